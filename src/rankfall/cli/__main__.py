@@ -1,0 +1,5 @@
+"""`python -m rankfall.cli`, for those who have no `rankfall` on their path."""
+
+from rankfall.cli import main
+
+main()

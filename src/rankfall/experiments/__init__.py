@@ -1,0 +1,1 @@
+"""Experiments: one file per figure, each with its settings, its runs, its figure and its verdicts."""

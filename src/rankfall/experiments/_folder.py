@@ -1,0 +1,159 @@
+"""The report folder: whose it is, how far it got, and that nothing of anybody else is ever touched."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from rankfall._files import write_atomically
+from rankfall.errors import InvalidInput, OutputError
+
+__all__ = ["ReportFolder"]
+
+Status = Literal["running", "partial", "complete"]
+_FORMAT = 1
+_RECORD = "settings.json"
+# What a report folder may hold; only these are ever removed.
+_OURS = (_RECORD, "verdicts.json", "index.html", "figure.svg", "figure.png", "delta-*.nc", "delta-*.checkpoint*")
+
+
+class ReportFolder:
+    """A folder that an experiment writes to, continues in, or finds complete.
+
+    Attributes:
+        path: The folder.
+        record: What settings.json holds.
+    """
+
+    def __init__(self, path: Path, record: dict[str, Any]) -> None:
+        self.path = path
+        self.record = record
+
+    @property
+    def status(self) -> Status:
+        """One of "running" (begun, or killed), "partial" (interrupted, with a report) and "complete"."""
+        return self.record["status"]
+
+    @classmethod
+    def prepare(
+        cls, path: str | Path, experiment: str, settings: Mapping[str, Any], *, version: str, overwrite: bool
+    ) -> ReportFolder:
+        """Make or take over the folder, or say why not, before any work.
+
+        Raises:
+            InvalidInput: The folder holds something else, or a report with other settings and `overwrite` is False.
+            OutputError: It cannot be written.
+        """
+        folder = Path(path)
+        wanted = {"rankfall_report": _FORMAT, "experiment": experiment, "rankfall_version": version}
+        wanted["settings"] = json.loads(json.dumps(dict(settings)))
+        found = _read_record(folder)
+        if found is not None and not overwrite:
+            differences = _differences(found, wanted)
+            if differences:
+                raise InvalidInput(
+                    f"{folder} holds a report made with other settings:\n  "
+                    + "\n  ".join(differences)
+                    + "\nChoose another folder with --out, or replace the report with --overwrite."
+                )
+            return cls(folder, found)
+        record = {**wanted, "status": "running"}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(error.errno, f"cannot make the folder {folder}: {error.strerror or error}") from None
+        report = cls(folder, record)
+        if found is not None:
+            report._clear()
+        report.update(status="running")
+        return report
+
+    def update(self, **entries: Any) -> None:
+        """Change entries of settings.json."""
+        self.record = {**self.record, **entries}
+        write_atomically(self.path / _RECORD, json.dumps(self.record, indent=2, ensure_ascii=False) + "\n")
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep a second process out of the folder for as long as this one writes to it.
+
+        Raises:
+            InvalidInput: Another process is writing here.
+        """
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY)
+        except OSError:  # Windows opens no folders: there two processes at once are the user's own affair
+            yield
+            return
+        try:
+            if not _try_lock(descriptor):
+                raise InvalidInput(f"another rankfall is writing to {self.path}; wait for it, or choose another --out.")
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _clear(self) -> None:
+        for pattern in _OURS:
+            for file in self.path.glob(pattern):
+                try:
+                    file.unlink(missing_ok=True)
+                except OSError as error:
+                    raise OutputError(error.errno, f"cannot replace {file}: {error.strerror or error}") from None
+
+
+def _read_record(folder: Path) -> dict[str, Any] | None:
+    """The record of a report folder, None for a folder that is empty or not there."""
+    if not folder.exists() and not folder.is_symlink():
+        return None
+    if not folder.is_dir():
+        raise InvalidInput(f"{folder} is a file, not a folder; choose another --out.")
+    try:
+        if not any(folder.iterdir()):
+            return None
+        text = (folder / _RECORD).read_text("utf-8") if (folder / _RECORD).is_file() else ""
+        record = json.loads(text) if text else None
+    except OSError as error:
+        raise OutputError(error.errno, f"cannot read the folder {folder}: {error.strerror or error}") from None
+    except ValueError:
+        record = None
+    if not isinstance(record, dict) or "rankfall_report" not in record:
+        raise InvalidInput(
+            f"{folder} is not empty and not a report of rankfall, so nothing is written there; "
+            "choose a new or an empty folder with --out."
+        )
+    if record["rankfall_report"] != _FORMAT:
+        raise InvalidInput(f"{folder} was written by a newer rankfall; choose another folder with --out.")
+    return record
+
+
+def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"{name.replace('_', ' ')}: {found.get(name)} there, {wanted[name]} now"
+        for name in ("experiment", "rankfall_version")
+        if found.get(name) != wanted[name]
+    ]
+    old, new = found.get("settings", {}), wanted["settings"]
+    lines += [
+        f"{name.replace('_', ' ')}: {old.get(name)} there, {new.get(name)} asked for"
+        for name in dict.fromkeys([*new, *old])
+        if old.get(name) != new.get(name)
+    ]
+    return lines
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True

@@ -1,0 +1,7 @@
+"""Figures and pages from finished Datasets and verdicts; nothing here runs a simulation."""
+
+from rankfall.report.figures import overview, reproduction
+from rankfall.report.page import Page, VerdictTable, render_page
+from rankfall.report.style import render_figure
+
+__all__ = ["Page", "VerdictTable", "overview", "render_figure", "render_page", "reproduction"]
