@@ -1,0 +1,1 @@
+"""The same work in other libraries, each as fast as its users can reasonably make it."""
