@@ -245,7 +245,7 @@ def _problem(
         "problem_seed": seed,
         "teacher_noise": 0.0,
     }
-    chosen = {name: defaults.get(name) if value is None else value for name, value in synthetic.items()}
+    chosen: dict[str, Any] = {name: defaults.get(name) if value is None else value for name, value in synthetic.items()}
     return rf.Problem.gaussian(
         chosen["n_samples"],
         chosen["n_inputs"],

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import textwrap
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -13,16 +16,26 @@ if TYPE_CHECKING:
 __all__ = ["exit_code", "print_verdicts"]
 
 _COLOURS = {True: "green", False: "red", None: "yellow"}
+_INDENT = "     "
 
 
 def print_verdicts(verdicts: Iterable[Verdict]) -> None:
-    """Print one line for each verdict, its status coloured on a terminal."""
+    """Print one line for each verdict; on a terminal its parts below each other, the status coloured."""
+    wide = shutil.get_terminal_size().columns
     for verdict in verdicts:
-        status, _, rest = str(verdict).partition(" ")
+        line = str(verdict)
         if verdict.replicate < 0:  # a median has no worst replicate
-            rest = rest.replace(f"(replicate -1, worst of {verdict.n_checked})", f"(of {verdict.n_checked} replicates)")
+            line = line.replace(f"(replicate -1, worst of {verdict.n_checked})", f"(of {verdict.n_checked} replicates)")
+        if not sys.stdout.isatty():
+            typer.echo(line)
+            continue
+        head, *details = line.split(" | ")
+        status, _, statement = head.partition(" ")
+        text = textwrap.fill(f"{status} {statement}", wide, subsequent_indent=_INDENT)
         typer.secho(status, fg=_COLOURS[verdict.passed], bold=True, nl=False)
-        typer.echo(f" {rest}")
+        typer.echo(text.removeprefix(status))
+        for detail in details:
+            typer.secho(textwrap.fill(detail, wide, initial_indent=_INDENT, subsequent_indent=_INDENT), dim=True)
 
 
 def exit_code(verdicts: Iterable[Verdict]) -> int:

@@ -322,10 +322,10 @@ def _write(
 ) -> None:
     folder, settings = report.path, outcome.settings
     report.update(status="running")
-    svg = None
+    svg = narrow = None
     if runs:
         figure = reproduction(runs)
-        svg = render_figure(figure, "svg")
+        svg, narrow = render_figure(figure, "svg"), render_figure(reproduction(runs, columns=1), "svg")
         write_atomically(folder / "figure.svg", svg)
         write_atomically(folder / "figure.png", render_figure(figure, "png"))
     record = {
@@ -337,7 +337,9 @@ def _write(
     write_atomically(folder / "verdicts.json", json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     command = settings.command(folder)
     environment = _environment() | {"seconds in this session": f"{seconds:.1f}"}
-    write_atomically(folder / "index.html", render_page(_page(outcome, problem, runs, svg, command, environment)))
+    write_atomically(
+        folder / "index.html", render_page(_page(outcome, problem, runs, (svg, narrow), command, environment))
+    )
     report.update(status=outcome.status, command=command, environment=environment)
 
 
@@ -345,7 +347,7 @@ def _page(
     outcome: Outcome,
     problem: rf.Problem,
     runs: dict[float, xr.Dataset],
-    svg: bytes | None,
+    figures: tuple[bytes | None, bytes | None],
     command: str,
     environment: dict[str, str],
 ) -> Page:
@@ -390,7 +392,8 @@ def _page(
         title="Label noise lowers the rank, gradient flow does not",
         lead=lead,
         claims=outcome.claims,
-        figure=svg,
+        figure=figures[0],
+        narrow_figure=figures[1],
         caption=_caption(settings, runs),
         tables=[VerdictTable(name, verdicts, _summary(runs, name)) for name, verdicts in outcome.laws.items()],
         settings=_readable(settings, runs),
@@ -427,10 +430,10 @@ def _caption(settings: Settings, runs: dict[float, xr.Dataset]) -> str:
     left = "det M" if wide else "the balance ‖Q‖ (det M is 0 at all times for so narrow a network)"
     shown = min(5, first.sizes["mode_W1"])
     return (
-        f"Left: {left} against time; each of {settings.replicates} trajectories faint, their median bold, what the law "
+        f"First panel: {left} against time; each of {settings.replicates} trajectories faint, their median bold, what the law "
         "predicts dashed"
         + (", dotted where float64 no longer resolves it" if wide else "")
-        + f". Right: the {shown} largest singular values of W1, median and band from the 10 % to the 90 % quantile. "
+        + f". Second panel: the {shown} largest singular values of W1, median and band from the 10 % to the 90 % quantile. "
         f"Step size η = {settings.step_size:g}, batch size b = {settings.batch_size}, σ² = ηδ/b; the paper does not "
         "state η, so this is a choice."
     )
@@ -444,8 +447,8 @@ def _readable(settings: Settings, runs: dict[float, xr.Dataset]) -> dict[str, st
         if name == "dt" and value is None:
             steps = {f"{float(each.attrs['step_length']):.4g}" for noise, each in runs.items() if noise > 0}
             value = ", ".join(sorted(steps)) + " (chosen)" if steps else "chosen"
-        text = ", ".join(f"{each:g}" for each in value) if isinstance(value, tuple) else str(value)
-        shown[name.replace("_", " ")] = text
+        values = value if isinstance(value, tuple) else (value,)
+        shown[name.replace("_", " ")] = ", ".join(_short(v) if isinstance(v, float) else str(v) for v in values)
     return shown
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -56,7 +57,7 @@ def log_det_change(run: xr.Dataset) -> np.ndarray | None:
     return None
 
 
-def reproduction(runs: Mapping[float, xr.Dataset], *, modes: int = 5) -> Figure:
+def reproduction(runs: Mapping[float, xr.Dataset], *, modes: int = 5, columns: Literal[1, 2] = 2) -> Figure:
     """The paper's figure: det M and the largest singular values of W1 against time, by variance of the label noise.
 
     Left: every replicate faint, the median bold, the law dashed; dotted where float64 no longer resolves det M. Where
@@ -66,10 +67,11 @@ def reproduction(runs: Mapping[float, xr.Dataset], *, modes: int = 5) -> Figure:
     Args:
         runs: One run per label-noise variance δ, 0 for gradient flow.
         modes: How many singular values to draw.
+        columns: Width of one column of a paper, the panels below each other, or of two, side by side.
     """
     with style.context():
-        figure = style.new_figure(2, 2.9)
-        left, right = figure.subplots(1, 2)
+        figure = style.new_figure(columns, 2.9 if columns == 2 else 5.2)
+        left, right = figure.subplots(1, 2) if columns == 2 else figure.subplots(2, 1)
         colours = _colours(runs)
         wide = all(has_determinant(run) for run in runs.values())
         for noise in sorted(runs):
@@ -203,10 +205,9 @@ def _finish_singular_values(axes: Axes, runs: list[xr.Dataset], layer: str, show
 
 
 def _explain_zero_determinant(figure: Figure, run: xr.Dataset) -> None:
-    figure.suptitle(
-        f"det M = 0 at all times ({_why_zero(run)}), so the balance is followed instead.",
-        fontsize=7.5, color=style.GREY, x=0.01, ha="left",
-    )  # fmt: skip
+    reason = f"det M = 0 at all times ({_why_zero(run)}), so the balance is followed instead."
+    characters = int(16 * figure.get_figwidth())
+    figure.suptitle(textwrap.fill(reason, characters), fontsize=7.5, color=style.GREY, x=0.01, ha="left")
 
 
 def _why_zero(run: xr.Dataset) -> str:

@@ -44,6 +44,7 @@ class Page:
         environment: Name → value, versions and machine.
         command: What to type to repeat it.
         files: (file name, what it is) of the files beside the page.
+        narrow_figure: The figure for screens too narrow for the other one, with its panels below each other.
         partial: Why the report is not complete; empty when it is.
         notes: Sentences a reader must know.
     """
@@ -58,6 +59,7 @@ class Page:
     environment: Mapping[str, Any]
     command: str
     files: Sequence[tuple[str, str]]
+    narrow_figure: bytes | None = None
     partial: str = ""
     notes: Sequence[str] = field(default_factory=tuple)
 
@@ -67,11 +69,16 @@ def render_page(page: Page) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters["number"] = number
     template = environment.from_string(resources.files(__package__).joinpath("page.html.j2").read_text("utf-8"))
-    figure = None if page.figure is None else Markup(inline_svg(page.figure))
+    figures = {
+        "figure": None if page.figure is None else Markup(inline_svg(page.figure)),
+        "narrow_figure": None
+        if page.narrow_figure is None
+        else Markup(inline_svg(page.narrow_figure, prefix="narrow-")),
+    }
     everything = [*page.claims, *(verdict for table in page.tables for verdict in table.verdicts)]
     # One piece per option, so that lines do not break inside "--label-noise".
     pieces = re.split(r" (?=--)", page.command)
-    return template.render(page=page, figure=figure, tally=tally(everything), command_pieces=pieces)
+    return template.render(page=page, **figures, tally=tally(everything), command_pieces=pieces)
 
 
 def tally(verdicts: Iterable[Verdict]) -> dict[str, int]:
@@ -94,13 +101,20 @@ def number(value: Any, digits: int = 6) -> str:
     return f"{value:.{digits}g}".replace("-", "−")
 
 
-def inline_svg(svg: bytes) -> str:
-    """Make a figure part of a page: no XML prologue, the page's width, ink and paper instead of black and white."""
+def inline_svg(svg: bytes, *, prefix: str = "") -> str:
+    """Make a figure part of a page: no XML prologue, the page's width, ink and paper instead of black and white.
+
+    Args:
+        svg: What `render_figure` returned.
+        prefix: Put before every id, so that two figures on a page do not use each other's parts.
+    """
     text = svg.decode("utf-8")
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    if prefix:
+        text = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{prefix}", text)
     return (
         text.replace("fill: #ffffff", "fill: none")
         .replace(style.INK, "var(--ink)")
