@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from benchmarks.workload import Weights, Workload
 
 Run = Callable[[], Weights]
+Prepare = Callable[..., Run]
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,9 @@ class Contender:
     exact_reduction: bool
     replicates: int
     steps: int
-    prepare: Callable[[Workload, int], Run]
+    prepare: Prepare
     note: str = ""
-    compare: Callable[[Workload, int], Run] | None = None
+    compare: Prepare | None = None
 
 
 @dataclass(frozen=True)

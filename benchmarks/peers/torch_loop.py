@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from benchmarks.timing import Run
 from benchmarks.workload import Weights, Workload
+
+LossOf = Callable[[torch.nn.Module], torch.Tensor]
 
 
 def training_loop(workload: Workload, steps: int, seed: int = 1) -> Run:
@@ -18,11 +22,11 @@ def training_loop(workload: Workload, steps: int, seed: int = 1) -> Run:
     n = len(x)
     spread = (workload.label_noise * n) ** 0.5
 
-    def gradient(model: torch.nn.Module) -> torch.Tensor:
+    def loss(model: torch.nn.Module) -> torch.Tensor:
         noisy = y + spread * torch.randn(y.shape, dtype=torch.float64)
         return ((model(x) - noisy) ** 2).sum() / (2 * n)
 
-    return _train(workload, steps, seed, gradient)
+    return _train(workload, steps, seed, loss)
 
 
 def minibatch(workload: Workload, steps: int, batch_size: int, seed: int = 1) -> Run:
@@ -37,7 +41,7 @@ def minibatch(workload: Workload, steps: int, batch_size: int, seed: int = 1) ->
     return _train(workload, steps, seed, loss)
 
 
-def _train(workload: Workload, steps: int, seed: int, loss_of) -> Run:  # type: ignore[no-untyped-def]
+def _train(workload: Workload, steps: int, seed: int, loss_of: LossOf) -> Run:
     """One trajectory; tiny products are fastest on one thread."""
     p, k, width = workload.n_inputs, workload.n_outputs, workload.width
 
