@@ -9,8 +9,13 @@ from rankfall.experiments._folder import ReportFolder
 SETTINGS = {"replicates": 4, "label_noise": (0.0, 2.0)}
 
 
-def prepare(path, settings=None, overwrite=False, version="1.0"):
+def taken(path, settings=None, overwrite=False, version="1.0"):
     return ReportFolder.prepare(path, "dichotomy", settings or SETTINGS, version=version, overwrite=overwrite)
+
+
+def prepare(*arguments, **options):
+    with taken(*arguments, **options) as report:
+        return report
 
 
 def test_a_new_folder_is_made_with_its_record(tmp_path):
@@ -79,8 +84,8 @@ def test_a_report_of_a_newer_version(tmp_path):
 
 @pytest.mark.skipif(os.name != "posix", reason="folders are locked on POSIX systems")
 def test_two_processes_do_not_share_a_folder(tmp_path):
-    first, second = prepare(tmp_path), prepare(tmp_path)
-    with first.lock(), pytest.raises(rf.InvalidInput, match="another rankfall is writing"), second.lock():
-        pass
-    with second.lock():
-        pass
+    with taken(tmp_path):
+        for overwrite in (False, True):
+            with pytest.raises(rf.InvalidInput, match="another rankfall is writing"):
+                prepare(tmp_path, overwrite=overwrite)
+    prepare(tmp_path)

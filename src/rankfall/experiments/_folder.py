@@ -39,62 +39,49 @@ class ReportFolder:
         return self.record["status"]
 
     @classmethod
+    @contextlib.contextmanager
     def prepare(
         cls, path: str | Path, experiment: str, settings: Mapping[str, Any], *, version: str, overwrite: bool
-    ) -> ReportFolder:
-        """Make or take over the folder, or say why not, before any work.
+    ) -> Iterator[ReportFolder]:
+        """Make or take over the folder, or say why not, before any work; keep other processes out meanwhile.
 
         Raises:
-            InvalidInput: The folder holds something else, or a report with other settings and `overwrite` is False.
+            InvalidInput: The folder holds something else, or a report with other settings and `overwrite` is False, or
+                another process is writing to it.
             OutputError: It cannot be written.
         """
         folder = Path(path)
-        wanted = {"rankfall_report": _FORMAT, "experiment": experiment, "rankfall_version": version}
-        wanted["settings"] = json.loads(json.dumps(dict(settings)))
+        wanted: dict[str, Any] = {
+            "rankfall_report": _FORMAT,
+            "experiment": experiment,
+            "rankfall_version": version,
+            "settings": json.loads(json.dumps(dict(settings))),
+        }
         found = _read_record(folder)
-        if found is not None and not overwrite:
-            differences = _differences(found, wanted)
-            if differences:
-                raise InvalidInput(
-                    f"{folder} holds a report made with other settings:\n  "
-                    + "\n  ".join(differences)
-                    + "\nChoose another folder with --out, or replace the report with --overwrite."
-                )
-            return cls(folder, found)
-        record = {**wanted, "status": "running"}
+        differences = [] if found is None or overwrite else _differences(found, wanted)
+        if differences:
+            raise InvalidInput(
+                f"{folder} holds a report made with other settings:\n  "
+                + "\n  ".join(differences)
+                + "\nChoose another folder with --out, or replace the report with --overwrite."
+            )
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(error.errno, f"cannot make the folder {folder}: {error.strerror or error}") from None
-        report = cls(folder, record)
-        if found is not None:
+        with _locked(folder):
+            if found is not None and not overwrite:
+                yield cls(folder, found)
+                return
+            report = cls(folder, wanted)
             report._clear()
-        report.update(status="running")
-        return report
+            report.update(status="running")
+            yield report
 
     def update(self, **entries: Any) -> None:
         """Change entries of settings.json."""
         self.record = {**self.record, **entries}
         write_atomically(self.path / _RECORD, json.dumps(self.record, indent=2, ensure_ascii=False) + "\n")
-
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Keep a second process out of the folder for as long as this one writes to it.
-
-        Raises:
-            InvalidInput: Another process is writing here.
-        """
-        try:
-            descriptor = os.open(self.path, os.O_RDONLY)
-        except OSError:  # Windows opens no folders: there two processes at once are the user's own affair
-            yield
-            return
-        try:
-            if not _try_lock(descriptor):
-                raise InvalidInput(f"another rankfall is writing to {self.path}; wait for it, or choose another --out.")
-            yield
-        finally:
-            os.close(descriptor)
 
     def _clear(self) -> None:
         for pattern in _OURS:
@@ -145,15 +132,24 @@ def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
     return lines
 
 
-def _try_lock(descriptor: int) -> bool:
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
     try:
         import fcntl
-    except ImportError:
-        return True
+
+        descriptor = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):  # Windows: there two processes at once are the user's own affair
+        yield
+        return
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InvalidInput(
+                f"another rankfall is writing to {folder}; wait for it, or choose another --out."
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(descriptor)

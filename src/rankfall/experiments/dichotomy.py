@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import shlex
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +14,9 @@ import rankfall as rf
 from rankfall import _checks, datasets
 from rankfall._files import write_atomically
 from rankfall.experiments import claims
+from rankfall.experiments._dichotomy_page import data_file, environment, make_page, run_name, short
 from rankfall.experiments._folder import ReportFolder, Status
-from rankfall.report import Page, VerdictTable, render_figure, render_page, reproduction
+from rankfall.report import render_figure, render_page, reproduction
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -129,13 +127,8 @@ class Settings:
         for name, value in asdict(self).items():
             for each in value if isinstance(value, tuple) else (value,):
                 if each is not None:
-                    words += [f"--{name.replace('_', '-')}", _short(each) if isinstance(each, float) else str(each)]
+                    words += [f"--{name.replace('_', '-')}", short(each) if isinstance(each, float) else str(each)]
         return shlex.join([*words, "--out", str(folder)])
-
-
-def _short(value: float) -> str:
-    """The shortest text that reads back as the same number."""
-    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
 
 
 _GAUSSIAN = Settings(
@@ -228,8 +221,9 @@ def run(
     """
     problem = settings.problem()
     network = rf.LinearNetwork.gaussian(problem.n_inputs, settings.width, problem.n_outputs, settings.scale)
-    report = ReportFolder.prepare(folder, "dichotomy", asdict(settings), version=rf.__version__, overwrite=overwrite)
-    with report.lock():
+    with ReportFolder.prepare(
+        folder, "dichotomy", asdict(settings), version=rf.__version__, overwrite=overwrite
+    ) as report:
         was_complete = report.status == "complete"
         begun = time.monotonic()
         runs: dict[float, xr.Dataset] = {}
@@ -244,11 +238,11 @@ def run(
         except rf.SimulationInterrupted as stop:
             interrupted = True
             runs[noise] = stop.run
-            rf.save_run(stop.run, _data_file(report.path, noise))
+            rf.save_run(stop.run, report.path / data_file(noise))
         except KeyboardInterrupt:
             interrupted = True
         status: Status = "partial" if interrupted else "complete"
-        laws = {_name(noise): rf.laws.check(each, problem) for noise, each in runs.items()}
+        laws = {run_name(noise): rf.laws.check(each, problem) for noise, each in runs.items()}
         found = _claims(runs)
         outcome = Outcome(report.path, status, found, laws, was_complete, settings)
         if not was_complete:
@@ -278,16 +272,16 @@ def _simulate(
         seed=settings.seed,
         save_points=settings.save_points,
         threads=threads,
-        progress=False if progress is None else lambda state: progress(_name(noise), state),
-        checkpoint=folder / f"delta-{noise:g}.checkpoint",
+        progress=False if progress is None else lambda state: progress(run_name(noise), state),
+        checkpoint=folder / f"delta-{short(noise)}.checkpoint",
     )
-    rf.save_run(result, _data_file(folder, noise))
+    rf.save_run(result, folder / data_file(noise))
     return result
 
 
 def _finished_run(folder: Path, noise: float) -> xr.Dataset | None:
     try:
-        found = rf.open_run(_data_file(folder, noise))
+        found = rf.open_run(folder / data_file(noise))
     except (rf.NotARun, OSError):
         return None
     if any(str(outcome).startswith("interrupted") for outcome in found["outcome"].values):
@@ -309,14 +303,6 @@ def _claims(runs: dict[float, xr.Dataset]) -> list[Verdict]:
     return found
 
 
-def _data_file(folder: Path, noise: float) -> Path:
-    return folder / f"delta-{noise:g}.nc"
-
-
-def _name(noise: float) -> str:
-    return f"δ = {noise:g}, " + ("stochastic gradient flow" if noise > 0 else "gradient flow")
-
-
 def _write(
     report: ReportFolder, outcome: Outcome, problem: rf.Problem, runs: dict[float, xr.Dataset], seconds: float
 ) -> None:
@@ -336,129 +322,8 @@ def _write(
     }
     write_atomically(folder / "verdicts.json", json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     command = settings.command(folder)
-    environment = _environment() | {"seconds in this session": f"{seconds:.1f}"}
+    made_with = environment() | {"seconds in this session": f"{seconds:.1f}"}
     write_atomically(
-        folder / "index.html", render_page(_page(outcome, problem, runs, (svg, narrow), command, environment))
+        folder / "index.html", render_page(make_page(outcome, problem, runs, (svg, narrow), command, made_with))
     )
-    report.update(status=outcome.status, command=command, environment=environment)
-
-
-def _page(
-    outcome: Outcome,
-    problem: rf.Problem,
-    runs: dict[float, xr.Dataset],
-    figures: tuple[bytes | None, bytes | None],
-    command: str,
-    environment: dict[str, str],
-) -> Page:
-    settings = outcome.settings
-    source = f"the {settings.data} data" if settings.data else "Gaussian data with a random linear teacher"
-    lead = (
-        f"A two-layer linear network ({problem.n_inputs} inputs, {settings.width} hidden units, {problem.n_outputs} "
-        f"outputs) learns {source} ({problem.n_samples} samples). Under gradient flow the determinant of M = ZZᵀ, "
-        "Z = [W1; W2ᵀ], is conserved. Fresh noise on the labels makes it decay at a rate that no realisation of the "
-        "noise can change, and the small singular values of W1 die. Below, the claims and every law behind them, "
-        "checked on every trajectory."
-    )
-    unfinished = []
-    for noise in settings.label_noise:
-        if noise not in runs:
-            unfinished.append(f"the run with δ = {noise:g} has not begun")
-        elif any(str(o).startswith("interrupted") for o in runs[noise]["outcome"].values):
-            until = float(runs[noise]["time"].values[-1])
-            unfinished.append(f"the run with δ = {noise:g} was interrupted at t = {until:.4g} of {settings.duration:g}")
-    partial = ""
-    if outcome.status == "partial":
-        partial = "; ".join(unfinished) + ". The same command continues it."
-    data = settings.data
-    notes = []
-    if data is not None:
-        rank = sum(d > 0 for d in problem.eigenbasis()[0])
-        notes.append(
-            f"Inputs of “{data}” are standardised; Σ has rank {rank} of {problem.n_inputs}"
-            + (" (inputs without variance are kept as zeros)." if rank < problem.n_inputs else ".")
-            + (" One-hot labels are centred, because the network has no bias." if problem.n_outputs > 1 else "")
-        )
-    diverged = {
-        noise: sum(str(o).startswith("diverged") for o in each["outcome"].values) for noise, each in runs.items()
-    }
-    notes += [
-        f"{count} of {settings.replicates} replicates with δ = {noise:g} diverged and are left out from then on: the "
-        "time step is too large."
-        for noise, count in diverged.items()
-        if count
-    ]
-    return Page(
-        title="Label noise lowers the rank, gradient flow does not",
-        lead=lead,
-        claims=outcome.claims,
-        figure=figures[0],
-        narrow_figure=figures[1],
-        caption=_caption(settings, runs),
-        tables=[VerdictTable(name, verdicts, _summary(runs, name)) for name, verdicts in outcome.laws.items()],
-        settings=_readable(settings, runs),
-        environment=environment,
-        command=command,
-        files=[
-            ("figure.svg", "the figure, for papers"),
-            ("figure.png", "the figure, 220 dots per inch"),
-            *((_data_file(outcome.folder, noise).name, f"data of δ = {noise:g}, NetCDF") for noise in runs),
-            ("verdicts.json", "every verdict, replicate by replicate"),
-            ("settings.json", "settings and versions"),
-        ][0 if runs else 2 :],
-        partial=partial,
-        notes=notes,
-    )
-
-
-def _summary(runs: dict[float, xr.Dataset], name: str) -> str:
-    for noise, each in runs.items():
-        if _name(noise) == name:
-            done = sum(str(outcome) == "completed" for outcome in each["outcome"].values)
-            step = float(each.attrs.get("step_length", 0.0))
-            how = f"time step {step:.4g}" if step > 0 else "adaptive time steps"
-            end = float(each["time"].values[-1])
-            return f"{done} of {each.sizes['replicate']} replicates completed, until t = {end:.4g}, {how}."
-    return ""
-
-
-def _caption(settings: Settings, runs: dict[float, xr.Dataset]) -> str:
-    first = next(iter(runs.values()), None)
-    if first is None:
-        return ""
-    wide = first.attrs["width"] >= first.attrs["n_inputs"] + first.attrs["n_outputs"]
-    left = "det M" if wide else "the balance ‖Q‖ (det M is 0 at all times for so narrow a network)"
-    shown = min(5, first.sizes["mode_W1"])
-    return (
-        f"First panel: {left} against time; each of {settings.replicates} trajectories faint, their median bold, "
-        "what the law predicts dashed"
-        + (", dotted where float64 no longer resolves it" if wide else "")
-        + f". Second panel: the {shown} largest singular values of W1, median and band from the 10 % to the 90 % "
-        "quantile. "
-        f"Step size η = {settings.step_size:g}, batch size b = {settings.batch_size}, σ² = ηδ/b; the paper does not "
-        "state η, so this is a choice."
-    )
-
-
-def _readable(settings: Settings, runs: dict[float, xr.Dataset]) -> dict[str, str]:
-    shown = {}
-    for name, value in asdict(settings).items():
-        if value is None and name != "dt":
-            continue
-        if name == "dt" and value is None:
-            steps = {f"{float(each.attrs['step_length']):.4g}" for noise, each in runs.items() if noise > 0}
-            value = ", ".join(sorted(steps)) + " (chosen)" if steps else "chosen"
-        values = value if isinstance(value, tuple) else (value,)
-        shown[name.replace("_", " ")] = ", ".join(_short(v) if isinstance(v, float) else str(v) for v in values)
-    return shown
-
-
-def _environment() -> dict[str, str]:
-    versions = {name: metadata.version(name) for name in ("numpy", "scipy", "numba", "xarray", "matplotlib")}
-    return {
-        "rankfall": rf.__version__,
-        "Python": platform.python_version(),
-        **versions,
-        "system": f"{platform.system()} {platform.machine()}",
-        "processors": str(os.cpu_count()),
-    }
+    report.update(status=outcome.status, command=command, environment=made_with)
