@@ -1,0 +1,50 @@
+"""All laws that apply to a run, in one call."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from rankfall.errors import LawNotApplicable
+from rankfall.laws import balance, determinant, ledger
+from rankfall.laws._reading import read
+from rankfall.laws._verdict import Verdict
+from rankfall.problem import Problem
+
+__all__ = ["check"]
+
+
+def check(run: Any, problem: Problem | None = None) -> list[Verdict]:
+    """Check every replicate of a run against all laws that apply to its method and width.
+
+    Gradient flow: det M and Q conserved. Stochastic flow: the determinant law; the balance law where it closes.
+    Descents and the Euler integrator: the ledgers that the run recorded. A network with det M = 0 gets no determinant
+    verdict; the note of its balance verdict says why. Replicates that diverged are checked up to then.
+
+    Args:
+        run: Dataset of `simulate` or `open_run`.
+        problem: The problem that was simulated; the statistics kept in the run when None.
+
+    Returns:
+        One verdict per law, possibly none (a descent with ledger="none").
+
+    Raises:
+        NotARun: `run` is not a run.
+        InvalidInput: The problem is not the one of the run.
+    """
+    reading = read(run, problem)
+    try:
+        reading.require_full_rank()
+        singular = ""
+    except LawNotApplicable as reason:
+        singular = f"no determinant verdict: {reason}"
+    verdicts = []
+    for law in (determinant.check, ledger.check, balance.check, balance.check_ledger):
+        try:
+            verdict = law(reading)
+        except LawNotApplicable:
+            continue
+        if singular:
+            verdict = replace(verdict, note="; ".join(part for part in (singular, verdict.note) if part))
+        verdicts.append(verdict)
+    return verdicts

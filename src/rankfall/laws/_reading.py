@@ -1,0 +1,209 @@
+"""What the laws read from a run: checked once, as plain arrays."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from rankfall.errors import InvalidInput, LawNotApplicable, NotARun
+from rankfall.laws import _rounding
+from rankfall.methods import (
+    Descent,
+    GradientFlow,
+    LabelNoiseDescent,
+    Method,
+    StochasticGradientDescent,
+    StochasticGradientFlow,
+)
+from rankfall.problem import Problem
+
+__all__ = ["Reading", "read"]
+
+_NEEDED = (
+    "log_det",
+    "singular_values_W1",
+    "singular_values_W2",
+    "singular_values_Z",
+    "balance",
+    "balance_drift",
+    "outcome",
+    "covariance",
+    "cross_covariance",
+)
+# Relative noise per step below which it does not reach the last places of the weights.
+_NOISE_FLOOR = 1e-14
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """A run as plain arrays.
+
+    Attributes:
+        run: The dataset itself.
+        problem: The problem the run was made from (as given, or from the statistics in the run).
+        method: Its method.
+        rows: p + k.
+        width: l.
+        times: Save times, shape (time,).
+        steps: Steps taken since the start, shape (replicate, time).
+        singular_values: Of Z, shape (replicate, time, mode), descending.
+        outcomes: One text per replicate.
+    """
+
+    run: xr.Dataset
+    problem: Problem
+    method: Method
+    rows: int
+    width: int
+    times: np.ndarray
+    steps: np.ndarray
+    singular_values: np.ndarray
+    outcomes: np.ndarray
+
+    def values(self, name: str) -> np.ndarray:
+        """Return a variable of shape (replicate, time), or say that the run did not keep it."""
+        if name not in self.run:
+            raise LawNotApplicable(
+                f"the run did not record {name!r}; simulate again with ledger='determinant', 'balance' or 'both'."
+            )
+        return np.asarray(self.run[name].transpose("replicate", "time").values, dtype=np.float64)
+
+    def require_full_rank(self) -> None:
+        """Raise LawNotApplicable where det M = 0, so that log det M says nothing."""
+        start_rank = int(self.run.attrs.get("start_rank", -1))
+        if self.width < self.rows:
+            raise LawNotApplicable(
+                f"det M = 0 at all times because the width {self.width} is below inputs + outputs = {self.rows}"
+            )
+        if 0 <= start_rank < self.rows:
+            raise LawNotApplicable(
+                f"det M = 0 at all times because the start has rank {start_rank}, below inputs + outputs = {self.rows}"
+            )
+        if bool(np.all(np.isneginf(self.values("log_det")[:, :1]))):
+            raise LawNotApplicable("det M = 0 at all times because the start is rank-deficient")
+
+    @property
+    def is_descent(self) -> bool:
+        """Whether the method is a descent, whose steps obey the ledgers and not the laws of the flows."""
+        return isinstance(self.method, Descent)
+
+    @property
+    def is_euler(self) -> bool:
+        """Whether the run is a flow followed by Euler–Maruyama, which obeys the ledgers as the descents do."""
+        return isinstance(self.method, StochasticGradientFlow) and self.method.integrator == "euler"
+
+    @property
+    def weight_decay(self) -> float:
+        """λ, 0 for the methods without."""
+        return float(getattr(self.method, "weight_decay", 0.0))
+
+    @property
+    def independent_steps(self) -> np.ndarray:
+        """N + N_e², the steps so far as the rounding model of `rankfall.laws._rounding` counts them."""
+        length = float(self.run.attrs.get("step_length", 0.0))
+        if not length > 0.0:  # adaptive steps: their mean
+            length = float(self.times[-1] - self.times[0]) / max(1.0, float(self.steps.max()))
+        if self._noise_per_step(length) > _NOISE_FLOOR:
+            return self.steps
+        # The gradient obeys dG = −Σ (G W2ᵀW2 + W1W1ᵀG) and dies at least at the rate d (σ_p(W1)² + σ_k(W2)²), d the
+        # smallest positive eigenvalue of Σ. Weight decay keeps it alive.
+        variances = self.problem.eigenbasis()[0]
+        slowest = float(variances[variances > 0.0].min(initial=np.inf))
+        rate = np.zeros_like(self.steps)
+        for name, modes in (("W1", self.problem.n_inputs), ("W2", self.problem.n_outputs)):
+            if self.width >= modes:
+                values = self.run[f"singular_values_{name}"].transpose("replicate", "time", f"mode_{name}").values
+                rate += np.asarray(values[..., -1], dtype=np.float64) ** 2
+        relaxation = np.zeros_like(rate) if self.weight_decay else length * slowest * rate
+        return self.steps + _rounding.equal_steps(self.steps, np.nan_to_num(relaxation)) ** 2
+
+    def _noise_per_step(self, length: float) -> float:
+        """Typical relative change of the weights by the noise in one step."""
+        method = self.method
+        scale = math.sqrt(float(np.trace(self.problem.covariance)) / self.problem.n_inputs)
+        if isinstance(method, StochasticGradientFlow):
+            return scale * math.sqrt(method.intensity * length)
+        if isinstance(method, StochasticGradientDescent) and method.batch_size != self.problem.n_samples:
+            return method.step_size * scale  # the batches differ by as much as the data
+        if isinstance(method, LabelNoiseDescent | StochasticGradientDescent):
+            return method.step_size * scale * math.sqrt(method.label_noise / method.batch_size)
+        return 0.0
+
+    def increment_note(self) -> str:
+        """Explain a geometric integrator that was driven past the range of its exponential, else ''."""
+        if "largest_increment" not in self.run:
+            return ""
+        largest = float(np.nanmax(self.run["largest_increment"].values, initial=0.0))
+        if not largest > 1.0:
+            return ""
+        return f"the largest exponent of the integrator was ‖H‖ = {largest:.3g}; if it is above 1, try a smaller dt"
+
+
+def read(run: Any, problem: Problem | None = None) -> Reading:
+    """Check that `run` is a run, and that `problem`, if given, is the one it was made from.
+
+    Raises:
+        NotARun: Not a dataset of this library, or something in it is missing.
+        InvalidInput: The problem has another covariance or cross covariance than the run.
+    """
+    from rankfall import runs  # here, not above: the laws can then be imported without the rest of the library
+
+    if isinstance(run, Reading):
+        return run
+    if not isinstance(run, xr.Dataset):
+        raise NotARun(
+            f"a run is the xarray.Dataset that simulate() or open_run() returns, got {type(run).__name__}; "
+            "open a file with rankfall.open_run(path) first."
+        )
+    missing = [name for name in _NEEDED if name not in run] + [
+        f"coordinate {name}" for name in ("time", "step") if name not in run.coords
+    ]
+    missing += [f"attribute {name}" for name in ("settings", "width") if name not in run.attrs]
+    if missing:
+        raise NotARun(f"the dataset is not a rankfall run: it lacks {', '.join(missing)}.")
+    method = runs.method_of(run)
+    if problem is None:
+        problem = runs.problem_of(run)
+    elif not isinstance(problem, Problem):
+        raise InvalidInput(f"problem must be a rankfall.Problem, got {type(problem).__name__}.")
+    else:
+        _same(problem.covariance, run["covariance"].values, "covariance")
+        _same(problem.cross_covariance, run["cross_covariance"].values, "cross_covariance")
+    times = np.asarray(run["time"].values, dtype=np.float64)
+    outcomes = np.asarray(run["outcome"].values).astype(str)
+    steps = np.broadcast_to(np.asarray(run["step"].values, dtype=np.float64), (len(outcomes), len(times)))
+    if isinstance(method, GradientFlow) and "steps_taken" in run and not float(run.attrs.get("step_length", 0.0)) > 0.0:
+        taken = np.nan_to_num(np.asarray(run["steps_taken"].values, dtype=np.float64))
+        steps = np.maximum(steps, taken[:, None])
+    return Reading(
+        run=run,
+        problem=problem,
+        method=method,
+        rows=problem.n_inputs + problem.n_outputs,
+        width=int(run.attrs["width"]),
+        times=times,
+        steps=steps,
+        singular_values=np.asarray(
+            run["singular_values_Z"].transpose("replicate", "time", "mode_Z").values, dtype=float
+        ),
+        outcomes=outcomes,
+    )
+
+
+def _same(given: np.ndarray, recorded: np.ndarray, name: str) -> None:
+    """Raise unless two statistics agree to rounding (they may have been recomputed from the same data)."""
+    if given.shape != recorded.shape:
+        raise InvalidInput(
+            f"the problem is not the one of this run: its {name} has shape {given.shape}, the run's {recorded.shape}."
+        )
+    difference = float(np.abs(given - recorded).max())
+    scale = float(np.abs(recorded).max())
+    if not difference <= 1e-12 * scale:
+        raise InvalidInput(
+            f"the problem is not the one of this run: its {name} differs by up to {difference:.3g}. Give the problem "
+            "that was simulated, or none to use the statistics kept in the run."
+        )
