@@ -103,7 +103,10 @@ class Reading:
 
     @property
     def independent_steps(self) -> np.ndarray:
-        """N + N_e², the steps so far as the rounding model of `rankfall.laws._rounding` counts them."""
+        """N + N_e², the steps so far as the rounding model of `rankfall.laws._rounding` counts them.
+
+        A step of gradient flow is a product of two exponentials and rounds twice.
+        """
         length = float(self.run.attrs.get("step_length", 0.0))
         if not length > 0.0:  # adaptive steps: their mean
             length = float(self.times[-1] - self.times[0]) / max(1.0, float(self.steps.max()))
@@ -119,7 +122,8 @@ class Reading:
                 values = self.run[f"singular_values_{name}"].transpose("replicate", "time", f"mode_{name}").values
                 rate += np.asarray(values[..., -1], dtype=np.float64) ** 2
         relaxation = np.zeros_like(rate) if self.weight_decay else length * slowest * rate
-        return self.steps + _rounding.equal_steps(self.steps, np.nan_to_num(relaxation)) ** 2
+        factors = 2.0 if isinstance(self.method, GradientFlow) else 1.0
+        return factors * self.steps + (factors * _rounding.equal_steps(self.steps, np.nan_to_num(relaxation))) ** 2
 
     def _noise_per_step(self, length: float) -> float:
         """Typical relative change of the weights by the noise in one step."""
