@@ -94,9 +94,9 @@ def check(run: xr.Dataset | Reading, problem: Problem | None = None) -> Verdict:
     """Check log det M of every replicate against the law.
 
     The tolerance is that of `rankfall.laws._rounding`, 12 u √((p+k+2)/3) κ √steps, plus what repeats at every step of
-    the stochastic flow: each of the p + k factors e^{−Kh/2} is rounded (with its exponential, two roundings) to the
-    same number at every step; the rounding errors of different rows are independent. The floor is the rounding of the
-    sums of logarithms and of tr Σ.
+    the stochastic flow: each of the p + k factors e^{−Kh/2} is off by up to a unit in the last place, 2u, the same one
+    at every step and, where Σ has equal eigenvalues, in every row. The floor is the rounding of the sums of logarithms
+    and of tr Σ.
 
     Raises:
         NotARun: `run` is not a run.
@@ -116,7 +116,7 @@ def check(run: xr.Dataset | Reading, problem: Problem | None = None) -> Verdict:
     change = np.abs(predicted - predicted[:, :1])
     tolerance = (
         _rounding.determinant_spread(reading.singular_values, reading.independent_steps, reading.rows)
-        + _rounding.repeated(reading.steps, 6.0 * np.sqrt(2 * reading.rows / 3) if slope else 0.0)
+        + _rounding.repeated(reading.steps, 2.0 * reading.rows if slope else 0.0)
         + _rounding.logarithm_floor(reading.singular_values, change, reading.rows)
     )
     statement = "log det M_t = log det M_0" + (" − 2kσ²tr(Σ)·t" if slope else "")
