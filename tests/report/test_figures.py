@@ -73,14 +73,15 @@ def test_what_float64_cannot_resolve_is_dotted(made_run):
     assert "beyond float64" in [text.get_text() for text in left.get_legend().get_texts()]
 
 
-def test_right_panel_draws_the_median_of_each_of_the_five_largest(made_run):
-    run = made_run(noise=2.0, n_inputs=7, width=12)
+@pytest.mark.parametrize("inputs, drawn_modes", [(5, range(5)), (7, range(7)), (13, [0, 1, 2, 3, 4, 8, 9, 10, 11, 12])])
+def test_right_panel_draws_the_medians_of_the_five_largest_and_five_smallest(made_run, inputs, drawn_modes):
+    run = made_run(noise=2.0, n_inputs=inputs, width=20)
     _, right = reproduction({2.0: run}).axes
     drawn = lines_of(right)
-    assert len(drawn) == 5
     expected = np.median(run["singular_values_W1"].values, axis=0)
-    assert np.allclose([line.get_ydata() for line in drawn], expected[:, :5].T)
-    assert right.get_title(loc="left") == "Singular values of W1 (5 largest)"
+    assert np.allclose([line.get_ydata() for line in drawn], expected[:, list(drawn_modes)].T)
+    few = "Singular values of W1"
+    assert right.get_title(loc="left") == (few if inputs <= 10 else f"{few} (5 largest, 5 smallest)")
 
 
 def test_rounding_noise_is_not_drawn_as_a_singular_value(made_run):

@@ -122,12 +122,13 @@ def _caption(settings: Settings, runs: Mapping[float, xr.Dataset]) -> str:
         return ""
     wide = first.attrs["width"] >= first.attrs["n_inputs"] + first.attrs["n_outputs"]
     left = "det M" if wide else "the balance ‖Q‖ (det M is 0 at all times for so narrow a network)"
-    shown = min(5, first.sizes["mode_W1"])
+    total = first.sizes["mode_W1"]
+    shown = "all" if total <= 10 else "the 5 largest and 5 smallest"
     return (
         f"First panel: {left} against time; each of {settings.replicates} trajectories faint, their median bold, "
         "what the law predicts dashed"
         + (", dotted where float64 no longer resolves it" if wide else "")
-        + f". Second panel: the {shown} largest singular values of W1, median and band from the 10 % to the 90 % "
+        + f". Second panel: {shown} singular values of W1, median and band from the 10 % to the 90 % "
         "quantile. "
         f"Step size η = {settings.step_size:g}, batch size b = {settings.batch_size}, σ² = ηδ/b; the paper does not "
         "state η, so this is a choice."

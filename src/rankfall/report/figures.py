@@ -62,11 +62,11 @@ def reproduction(runs: Mapping[float, xr.Dataset], *, modes: int = 5, columns: L
 
     Left: every replicate faint, the median bold, the law dashed; dotted where float64 no longer resolves det M. Where
     det M is zero at all times (narrow networks) the balance ‖Q‖ takes its place. Right: medians over the replicates,
-    with a band from the 10 % to the 90 % quantile.
+    with a band from the 10 % to the 90 % quantile; of more than `modes` singular values the smallest are drawn as well.
 
     Args:
         runs: One run per label-noise variance δ, 0 for gradient flow.
-        modes: How many singular values to draw.
+        modes: How many of the largest singular values to draw, and of the smallest.
         columns: Width of one column of a paper, the panels below each other, or of two, side by side.
     """
     with style.context():
@@ -86,8 +86,7 @@ def reproduction(runs: Mapping[float, xr.Dataset], *, modes: int = 5, columns: L
         else:
             _finish_balance(left, list(runs.values()))
             _explain_zero_determinant(figure, next(run for run in runs.values() if not has_determinant(run)))
-        shown = min([modes, *(run.sizes["mode_W1"] for run in runs.values())])
-        _finish_singular_values(right, list(runs.values()), "W1", shown)
+        _finish_singular_values(right, list(runs.values()), "W1", modes)
     return figure
 
 
@@ -104,11 +103,11 @@ def overview(run: xr.Dataset, *, columns: Literal[1, 2] = 2) -> Figure:
             draw_log_det(axes[0], run, colour=colour, label="")
             _finish_log_det(axes[0], [run])
         else:
-            draw_singular_values(axes[0], run, "W2", colour=colour, label="", modes=10)
-            _finish_singular_values(axes[0], [run], "W2", min(10, run.sizes["mode_W2"]))
+            draw_singular_values(axes[0], run, "W2", colour=colour, label="", modes=5)
+            _finish_singular_values(axes[0], [run], "W2", 5)
             _explain_zero_determinant(figure, run)
-        draw_singular_values(axes[1], run, "W1", colour=colour, label="", modes=10)
-        _finish_singular_values(axes[1], [run], "W1", min(10, run.sizes["mode_W1"]))
+        draw_singular_values(axes[1], run, "W1", colour=colour, label="", modes=5)
+        _finish_singular_values(axes[1], [run], "W1", 5)
         draw_loss(axes[2], run, colour=colour)
         draw_balance(axes[3], run, colour=colour, label="")
         _finish_balance(axes[3], [run])
@@ -132,11 +131,15 @@ def draw_log_det(axes: Axes, run: xr.Dataset, *, colour: str, label: str) -> Non
 def draw_singular_values(
     axes: Axes, run: xr.Dataset, layer: Literal["W1", "W2"], *, colour: str, label: str, modes: int
 ) -> None:
-    """Draw the median of each of the largest singular values and the band between its 10 % and 90 % quantiles."""
+    """Draw the median of each of the largest and smallest singular values, and the band of its 10 % to 90 % quantiles.
+
+    What is below 1e-14 of the largest is rounding noise and left out.
+    """
     time, values = run["time"].values, run[f"singular_values_{layer}"].values
     noise_floor = ROUNDING * values[..., :1]
     values = np.where(values > noise_floor, values, np.nan)
-    for mode in range(min(modes, values.shape[-1])):
+    total = values.shape[-1]
+    for mode in sorted({*range(min(modes, total)), *range(max(0, total - modes), total)}):
         each = values[..., mode]
         if len(each) > 2:
             low, high = (_over_replicates(_quantile(q), each) for q in (0.1, 0.9))
@@ -194,11 +197,12 @@ def _finish_balance(axes: Axes, runs: list[xr.Dataset]) -> None:
     _legend(axes, runs, dotted=False)
 
 
-def _finish_singular_values(axes: Axes, runs: list[xr.Dataset], layer: str, shown: int) -> None:
+def _finish_singular_values(axes: Axes, runs: list[xr.Dataset], layer: str, modes: int) -> None:
     axes.set_yscale("log")
     title = f"Singular values of {layer}"
-    total = max(run.sizes[f"mode_{layer}"] for run in runs)
-    axes.set(title=title if shown == total else f"{title} ({shown} largest)", xlabel=_time_label(runs), ylabel="σᵢ")
+    if max(run.sizes[f"mode_{layer}"] for run in runs) > 2 * modes:
+        title += f" ({modes} largest, {modes} smallest)"
+    axes.set(title=title, xlabel=_time_label(runs), ylabel="σᵢ")
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         axes.legend(handles, labels, loc="lower left", handlelength=1.6)
