@@ -151,6 +151,13 @@ def test_tiny_steps_without_noise_round_alike_and_do_not_fail():
     assert balance.check_ledger(run).passed is True
 
 
+def test_a_null_space_in_which_rounding_never_rests_does_not_fail():
+    # without noise and with a singular covariance, the rounding of the gradient drives the weights one way for ever
+    problem = c.gaussian_problem(5, 2, singular=2)
+    run = c.simulate(problem, 10, rf.GradientDescent(0.03), steps=20_000, save_every=2000, replicates=3)
+    assert balance.check_ledger(run).passed is True
+
+
 def test_runs_without_the_ledger_or_the_law_are_refused(descent_run):
     with pytest.raises(rf.LawNotApplicable, match="ledger_balance"):
         balance.check_ledger(descent_run.drop_vars(["ledger_balance", "ledger_balance_error"]))

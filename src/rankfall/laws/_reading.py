@@ -10,7 +10,6 @@ import numpy as np
 import xarray as xr
 
 from rankfall.errors import InvalidInput, LawNotApplicable, NotARun
-from rankfall.laws import _rounding
 from rankfall.methods import (
     Descent,
     GradientFlow,
@@ -25,8 +24,6 @@ __all__ = ["Reading", "read"]
 
 _NEEDED = (
     "log_det",
-    "singular_values_W1",
-    "singular_values_W2",
     "singular_values_Z",
     "balance",
     "balance_drift",
@@ -102,28 +99,24 @@ class Reading:
         return float(getattr(self.method, "weight_decay", 0.0))
 
     @property
-    def independent_steps(self) -> np.ndarray:
-        """N + N_e², the steps so far as the rounding model of `rankfall.laws._rounding` counts them.
+    def rounding(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+        """What the tolerances of `rankfall.laws._rounding` depend on: spectra, N, N_m and p + k.
 
         A step of gradient flow is a product of two exponentials and rounds twice.
         """
+        steps = 2.0 * self.steps if isinstance(self.method, GradientFlow) else self.steps
+        return self.singular_values, steps, self._moving(steps), self.rows
+
+    def _moving(self, steps: np.ndarray) -> np.ndarray:
+        """N_m, the steps without noise in which the weights moved."""
         length = float(self.run.attrs.get("step_length", 0.0))
-        if not length > 0.0:  # adaptive steps: their mean
-            length = float(self.times[-1] - self.times[0]) / max(1.0, float(self.steps.max()))
+        if isinstance(self.method, GradientFlow) and not length > 0.0:
+            return steps  # adaptive: when the steps were taken is not recorded
         if self._noise_per_step(length) > _NOISE_FLOOR:
-            return self.steps
-        # The gradient obeys dG = −Σ (G W2ᵀW2 + W1W1ᵀG) and dies at least at the rate d (σ_p(W1)² + σ_k(W2)²), d the
-        # smallest positive eigenvalue of Σ. Weight decay keeps it alive.
-        variances = self.problem.eigenbasis()[0]
-        slowest = float(variances[variances > 0.0].min(initial=np.inf))
-        rate = np.zeros_like(self.steps)
-        for name, modes in (("W1", self.problem.n_inputs), ("W2", self.problem.n_outputs)):
-            if self.width >= modes:
-                values = self.run[f"singular_values_{name}"].transpose("replicate", "time", f"mode_{name}").values
-                rate += np.asarray(values[..., -1], dtype=np.float64) ** 2
-        relaxation = np.zeros_like(rate) if self.weight_decay else length * slowest * rate
-        factors = 2.0 if isinstance(self.method, GradientFlow) else 1.0
-        return factors * self.steps + (factors * _rounding.equal_steps(self.steps, np.nan_to_num(relaxation))) ** 2
+            return np.zeros_like(steps)
+        changed = (self.singular_values[:, 1:] != self.singular_values[:, :-1]).any(axis=-1)
+        moved = np.cumsum(np.diff(steps, axis=1) * changed, axis=1)
+        return np.concatenate([np.zeros_like(steps[:, :1]), moved], axis=1)
 
     def _noise_per_step(self, length: float) -> float:
         """Typical relative change of the weights by the noise in one step."""

@@ -21,10 +21,11 @@ adds up as √N.
 What repeats adds up as N, not as √N: a constant factor that is rounded once and applied at every step (e^{−Kh/2},
 1 − ηλ), and a ledger whose factor 1 − η²σ² is rounded to the grid of 1. These terms are stated where they are used.
 
-Without noise, the rounding errors of successive steps are equal as long as the update changes by less than a unit in
-the last place. Where the gradient dies as e^{−ρN}, runs of c equal errors lengthen as c ∝ e^{ρN}, from c = 1 to
-c = 1/ρ, when the update itself is a unit and soon rounds to nothing. As Σ c over these steps is about 1/ρ², they count
-as N_e² independent ones with N_e = 1/ρ, and never more than N (`equal_steps`): √N becomes √(N + N_e²).
+Without noise, rounding errors repeat as well: while the update changes by less than a unit in the last place they are
+equal from step to step, and near a minimum the rounding of the gradient can drive the weights in one direction for ever
+(along the null space of a singular Σ, say). Then only the worst case is safe, |tr(Z⁺E)| ≤ ‖Z⁺‖_F ‖E‖_F with one
+rounding per entry, ‖E‖_F ≤ u‖Z‖_F ≤ u √(p+k) σ₁: N_m steps move log det M by at most 2 u √(p+k) κ N_m, and Q by at most
+2 u σ₁ ‖Z‖_F N_m. N_m counts the steps in which the weights still moved, those between save points of different spectra.
 
 Six standard deviations, and bounds |Z_ij| ≤ σ₁ that are only attained by a dyad, make a false alarm by chance
 impossible in practice; a wrong constant exceeds the tolerance all the same, because it grows with time.
@@ -42,7 +43,6 @@ __all__ = [
     "beyond_float",
     "condition",
     "determinant_spread",
-    "equal_steps",
     "log_det_resolution",
     "logarithm_floor",
     "repeated",
@@ -61,25 +61,31 @@ def condition(singular_values: np.ndarray) -> np.ndarray:
         return np.sqrt(np.sum(ratios * ratios, axis=-1))
 
 
-def determinant_spread(singular_values: np.ndarray, steps: np.ndarray, rows: int) -> np.ndarray:
-    """Six standard deviations of the rounding of log det M after `steps` steps.
+def determinant_spread(singular_values: np.ndarray, steps: np.ndarray, moving: np.ndarray, rows: int) -> np.ndarray:
+    """How far rounding may have driven log det M: six standard deviations, and the worst case of noiseless steps.
 
     Args:
         singular_values: Of Z, shape (replicate, time, mode), descending.
-        steps: Number N (or N + N_e²) of independently rounded steps since the start, shape (replicate, time).
+        steps: N, steps since the start, shape (replicate, time).
+        moving: N_m, those of them that may have rounded alike (0 for methods with noise), same shape.
         rows: p + k.
 
     Returns:
         Shape (replicate, time).
     """
     kappa = _running_maximum(condition(singular_values))
-    return 2 * UNIT * _DEVIATIONS * np.sqrt((rows + 2) / 3) * kappa * np.sqrt(steps + 8 * rows)
+    return 2 * UNIT * kappa * (_random(steps, rows) + np.sqrt(rows) * moving)
 
 
-def balance_spread(singular_values: np.ndarray, steps: np.ndarray, rows: int) -> np.ndarray:
-    """Six standard deviations of the rounding of Q after `steps` steps, in Frobenius norm; shapes as above."""
+def balance_spread(singular_values: np.ndarray, steps: np.ndarray, moving: np.ndarray, rows: int) -> np.ndarray:
+    """How far rounding may have driven Q, in Frobenius norm; arguments as above."""
     size = _running_maximum(balance_size(singular_values))
-    return 2 * UNIT * _DEVIATIONS * np.sqrt((rows + 2) / 3) * size * np.sqrt(steps + 8 * rows)
+    return 2 * UNIT * size * (_random(steps, rows) + moving)
+
+
+def _random(steps: np.ndarray, rows: int) -> np.ndarray:
+    """Six standard deviations of independent rounding errors, in units of u and of the scale of a step."""
+    return _DEVIATIONS * np.sqrt((rows + 2) / 3) * np.sqrt(steps + 8 * rows)
 
 
 def balance_size(singular_values: np.ndarray) -> np.ndarray:
@@ -91,17 +97,6 @@ def balance_size(singular_values: np.ndarray) -> np.ndarray:
 def repeated(steps: np.ndarray, roundings: float) -> np.ndarray:
     """Bound on `roundings` rounding errors per step that may be the same at every step."""
     return 2 * UNIT * roundings * steps
-
-
-def equal_steps(steps: np.ndarray, relaxation: np.ndarray) -> np.ndarray:
-    """N_e, how many steps of a noiseless method round as one, at most `steps`.
-
-    Args:
-        steps: Taken since the start, shape (replicate, time).
-        relaxation: ρ, a lower bound on the rate per step at which the gradient dies, same shape.
-    """
-    slowest = np.minimum.accumulate(np.clip(relaxation, 1e-300, 1.0), axis=-1)
-    return np.minimum(steps, 1.0 / slowest)
 
 
 def logarithm_floor(singular_values: np.ndarray, change: np.ndarray, rows: int) -> np.ndarray:

@@ -175,7 +175,7 @@ def check(run: xr.Dataset | Reading, problem: Problem | None = None) -> Verdict:
     elapsed = reading.times - reading.times[0]
     predicted = norm[:, :1] * np.exp(-decay * elapsed)
     gone = -norm[:, :1] * np.expm1(-decay * elapsed)
-    tolerance = _rounding.balance_spread(reading.singular_values, reading.independent_steps, reading.rows)
+    tolerance = _rounding.balance_spread(*reading.rounding)
     if decay:
         size = np.maximum.accumulate(_rounding.balance_size(reading.singular_values), axis=1)
         departure = _departure(reading.problem) * decay * elapsed * 2.0
@@ -216,7 +216,7 @@ def check_ledger(run: xr.Dataset | Reading, problem: Problem | None = None) -> V
         LawNotApplicable: The run kept no balance ledger.
     """
     reading = read(run, problem)
-    tolerance = 2.0 * _rounding.balance_spread(reading.singular_values, reading.independent_steps, reading.rows)
+    tolerance = 2.0 * _rounding.balance_spread(*reading.rounding)
     if reading.weight_decay or not (reading.is_descent or reading.is_euler):
         size = np.maximum.accumulate(_rounding.balance_size(reading.singular_values), axis=1)
         tolerance = tolerance + _rounding.repeated(reading.steps, 4.0) * size

@@ -115,7 +115,7 @@ def check(run: xr.Dataset | Reading, problem: Problem | None = None) -> Verdict:
     predicted = predict(reading.problem, reading.method, measured[:, 0], reading.times - reading.times[0])
     change = np.abs(predicted - predicted[:, :1])
     tolerance = (
-        _rounding.determinant_spread(reading.singular_values, reading.independent_steps, reading.rows)
+        _rounding.determinant_spread(*reading.rounding)
         + _rounding.repeated(reading.steps, 2.0 * reading.rows if slope else 0.0)
         + _rounding.logarithm_floor(reading.singular_values, change, reading.rows)
     )

@@ -96,7 +96,7 @@ def check(run: xr.Dataset | Reading, problem: Problem | None = None) -> Verdict:
     fewer = min(reading.problem.n_inputs, reading.problem.n_outputs)
     places = fewer + 1.0 + (reading.rows if reading.weight_decay else 0.0)
     tolerance = (
-        _rounding.determinant_spread(reading.singular_values, reading.independent_steps, reading.rows)
+        _rounding.determinant_spread(*reading.rounding)
         + _rounding.repeated(reading.steps, places)
         + _rounding.logarithm_floor(reading.singular_values, change * np.sqrt(1.0 + reading.steps), reading.rows)
     )
