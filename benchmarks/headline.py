@@ -67,20 +67,20 @@ def ensemble_contenders(workload: Workload, literal: jax_scan.Layout, reduced: j
         ),
         peer("JAX, scan + vmap", HAND, 800, jax_scan.scan_vmap, note="as most people write it"),
         peer("JAX, scan + vmap, 2 threads", HAND, 800, partial(jax_scan.scan_vmap, threads=2)),
-        peer("diffrax, vmap", SOLVER, 600, diffrax_euler.vmap, note="UnsafeBrownianPath"),
+        peer("diffrax, vmap", SOLVER, 600, diffrax_euler.vmap, note="UnsafeBrownianPath, noise float32"),
         peer(
             "diffrax, vmap, 2 threads",
             SOLVER,
             800,
             partial(diffrax_euler.vmap, threads=2),
-            note="UnsafeBrownianPath, half of the ensemble per thread",
+            note="UnsafeBrownianPath, noise float32, half of the ensemble per thread",
         ),
         peer(
             "diffrax, ensemble in the state, 2 threads",
             SOLVER,
             1000,
             diffrax_euler.ensemble_in_state,
-            note="UnsafeBrownianPath, hand-laid state",
+            note="UnsafeBrownianPath, hand-laid state in chunks of 32, noise float32",
         ),
         peer(
             "diffrax, vmap, VirtualBrownianTree",

@@ -1,7 +1,8 @@
 """diffrax, a general solver of differential equations: Euler–Maruyama on the same stochastic flow.
 
 Its fastest settings of those tried: forward mode only (no bookkeeping for gradients), a constant step, nothing saved
-but the end, a Brownian path that is not kept (`UnsafeBrownianPath`), a matrix-free diffusion operator.
+but the end, a Brownian path that is not kept (`UnsafeBrownianPath`), a matrix-free diffusion operator, normals of
+single precision (the state is float64), half of the ensemble in each of two Python threads.
 """
 
 from __future__ import annotations
@@ -15,13 +16,19 @@ import jax.numpy as jnp
 import lineax
 import numpy as np
 
-from benchmarks.peers.jax_scan import in_threads
+from benchmarks.peers.jax_scan import cut, in_threads, join
 from benchmarks.timing import Run
 from benchmarks.workload import Weights, Workload
 
 
 def vmap(
-    workload: Workload, steps: int, threads: int = 1, seed: int = 1, path: str = "unsafe", replicates: int | None = None
+    workload: Workload,
+    steps: int,
+    threads: int = 1,
+    seed: int = 1,
+    path: str = "unsafe",
+    noise: str = "float32",
+    replicates: int | None = None,
 ) -> Run:
     """One trajectory per solve, vmapped over the ensemble, the ensemble over `threads` Python threads."""
     sigma, cross, factor = _statistics(workload)
@@ -38,9 +45,10 @@ def vmap(
             n = factor @ increment
             return n @ w2.T, w1.T @ n
 
-        return lineax.FunctionLinearOperator(apply, jax.ShapeDtypeStruct(cross.shape, cross.dtype))
+        return lineax.FunctionLinearOperator(apply, increments)
 
-    compiled = jax.jit(jax.vmap(lambda key, *y: _solve(workload, steps, drift, diffusion, cross.shape, path, key, y)))
+    increments = jax.ShapeDtypeStruct(cross.shape, jnp.dtype(noise))
+    compiled = jax.jit(jax.vmap(lambda key, *y: _solve(workload, steps, drift, diffusion, increments, path, key, y)))
     count = replicates or workload.replicates
     keys = jax.random.split(jax.random.key(seed), count)
     edges = np.linspace(0, count, threads + 1).astype(int)
@@ -59,11 +67,12 @@ def single(workload: Workload, steps: int, seed: int = 1) -> Run:
     return vmap(workload, steps, seed=seed, replicates=1)
 
 
-def ensemble_in_state(workload: Workload, steps: int, threads: int = 2, seed: int = 1) -> Run:
-    """One solve of the whole ensemble as one state with the ensemble as its last axis."""
+def ensemble_in_state(
+    workload: Workload, steps: int, threads: int = 2, seed: int = 1, chunk: int = 32, noise: str = "float32"
+) -> Run:
+    """One solve for `chunk` trajectories together, as one state with the ensemble as its last axis."""
     sigma, cross, factor = (m[:, :, None] for m in _statistics(workload))
-    per_thread = workload.replicates // threads
-    shape = (*cross.shape[:2], per_thread)
+    increments = jax.ShapeDtypeStruct((*cross.shape[:2], chunk), jnp.dtype(noise))
 
     def times(a: Any, b: Any) -> Any:
         return (a[:, :, None, :] * b[None]).sum(1)
@@ -80,17 +89,19 @@ def ensemble_in_state(workload: Workload, steps: int, threads: int = 2, seed: in
             n = times(factor, increment)
             return times(n, w2.swapaxes(0, 1)), times(w1.swapaxes(0, 1), n)
 
-        return lineax.FunctionLinearOperator(apply, jax.ShapeDtypeStruct(shape, cross.dtype))
+        return lineax.FunctionLinearOperator(apply, increments)
 
-    compiled = jax.jit(lambda key, *y: _solve(workload, steps, drift, diffusion, shape, "unsafe", key, y))
-    keys = jax.random.split(jax.random.key(seed), threads)
-    last = [w.reshape(threads, per_thread, *w.shape[1:]).transpose(0, 2, 3, 1) for w in workload.starts]
-    parts = [(keys[i], jnp.asarray(last[0][i]), jnp.asarray(last[1][i])) for i in range(threads)]
+    def block(part: Any) -> Any:
+        return _solve(workload, steps, drift, diffusion, increments, "unsafe", part[0], part[1:])
+
+    compiled = jax.jit(lambda keys, w1, w2: jax.lax.map(block, (keys, w1, w2)))
+    first, second = (cut(w, threads, chunk) for w in workload.starts)
+    keys = jax.random.split(jax.random.key(seed), first.shape[:2])
+    parts = [(keys[i], first[i], second[i]) for i in range(threads)]
 
     def run() -> Weights:
         results = in_threads(compiled, parts)
-        first, second = (np.concatenate([np.asarray(r[i]).transpose(2, 0, 1) for r in results]) for i in (0, 1))
-        return first, second
+        return join([r[0] for r in results]), join([r[1] for r in results])
 
     return run
 
@@ -102,10 +113,9 @@ def _statistics(workload: Workload) -> tuple[Any, Any, Any]:
 
 
 def _solve(
-    workload: Workload, steps: int, drift: Any, diffusion: Any, shape: tuple[int, ...], path: str, key: Any, start: Any
+    workload: Workload, steps: int, drift: Any, diffusion: Any, noise: Any, path: str, key: Any, start: Any
 ) -> tuple[Any, Any]:
     eta = workload.step_size
-    noise = jax.ShapeDtypeStruct(shape, jnp.float64)
     brownian: diffrax.AbstractBrownianPath
     if path == "unsafe":
         brownian = diffrax.UnsafeBrownianPath(noise, key)

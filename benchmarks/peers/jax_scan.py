@@ -149,22 +149,22 @@ def ensemble_last(workload: Workload, steps: int, layout: Layout, threads: int =
 
     compiled = jax.jit(lambda keys, w1, w2: jax.lax.map(lambda part: block(*part), (keys, w1, w2)))
     keys = jax.random.split(jax.random.key(seed), (threads, per_thread // chunk))
-    cut1, cut2 = (_cut(w, threads, chunk) for w in (start1, start2))
+    cut1, cut2 = (cut(w, threads, chunk) for w in (start1, start2))
     parts = [(keys[i], cut1[i], cut2[i]) for i in range(threads)]
 
     def run() -> Weights:
         results = in_threads(compiled, parts)
-        return restore(_join([r[0] for r in results]), _join([r[1] for r in results]))
+        return restore(join([r[0] for r in results]), join([r[1] for r in results]))
 
     return run
 
 
-def _cut(w: np.ndarray, threads: int, chunk: int) -> jax.Array:
+def cut(w: np.ndarray, threads: int, chunk: int) -> jax.Array:
     """(replicates, a, b) to (threads, chunks, a, b, chunk)."""
     return jnp.asarray(w.reshape(threads, -1, chunk, *w.shape[1:]).transpose(0, 1, 3, 4, 2))
 
 
-def _join(parts: list[Any]) -> np.ndarray:
+def join(parts: list[Any]) -> np.ndarray:
     return np.concatenate([np.asarray(w).transpose(0, 3, 1, 2).reshape(-1, *w.shape[1:3]) for w in parts])
 
 
