@@ -111,12 +111,22 @@ def test_a_diverging_run_is_checked_until_then():
     assert verdict.n_checked == 6
 
 
+def test_a_ledger_that_overflows_just_before_the_end_is_no_failure(descent_run):
+    ledger_values = descent_run.ledger_log_det.copy(deep=True)
+    ledger_values[3, 20:] = np.inf
+    outcome = descent_run.outcome.values.astype(object)
+    outcome[3] = "diverged at t=25"
+    diverging = descent_run.assign(ledger_log_det=ledger_values, outcome=("replicate", outcome.astype(str)))
+    assert ledger.check(diverging).passed is True
+    assert ledger.check(diverging.assign(outcome=descent_run.outcome)).passed is False
+
+
 def test_nan_in_a_completed_replicate_fails(descent_run):
     log_det = descent_run.log_det.copy(deep=True)
     log_det[1, 20:] = np.nan
     verdict = ledger.check(descent_run.assign(log_det=log_det))
     assert verdict.passed is False
-    assert "1 completed replicates hold NaN" in verdict.note
+    assert "1 completed replicates hold numbers that are not finite" in verdict.note
     assert np.isinf(verdict.errors[1])
 
 

@@ -30,7 +30,8 @@ def judge(
 
     A save point is checked unless it belongs to a replicate that stopped before, or `lost` says that it is rounding
     noise, or its tolerance is above `resolution`, where agreement would mean nothing. The first save point is the
-    start that the law is given, so it does not count. NaN in a replicate that claims to have completed is a failure.
+    start that the law is given, so it does not count. A replicate that claims to have completed and holds numbers that
+    are not finite fails.
 
     Args:
         reading: The run.
@@ -48,12 +49,14 @@ def judge(
     predicted, measured, tolerance = np.broadcast_arrays(predicted, measured, tolerance)
     with np.errstate(invalid="ignore"):
         error = np.abs(measured - predicted) if error is None else np.asarray(error)
-    stopped = np.maximum.accumulate(np.isnan(measured) | np.isnan(reading.singular_values).any(axis=-1), axis=1)
     completed = reading.outcomes == "completed"
+    noise = np.zeros(measured.shape, dtype=bool) if lost is None else lost
+    # on its way to diverging, a replicate overflows in squares and products before it does in the weights
+    ended = np.isnan(measured) | np.isnan(reading.singular_values).any(axis=-1)
+    ended |= ~noise & ~(np.isfinite(predicted) & np.isfinite(error))
+    stopped = np.maximum.accumulate(ended, axis=1)
     missing = stopped & completed[:, None]
-    blind = ~(tolerance <= resolution)
-    if lost is not None:
-        blind |= lost
+    blind = noise | ~(np.isfinite(tolerance) & (tolerance <= resolution))
     blind &= ~stopped
     checked = (~stopped & ~blind) | missing
     checked[:, 0] = False
@@ -73,7 +76,7 @@ def judge(
     note += _noise_note(blind, stopped, reading.times)
     note += _stop_note(reading.outcomes)
     if missing.any():
-        note.append(f"{int(missing.any(axis=1).sum())} completed replicates hold NaN")
+        note.append(f"{int(missing.any(axis=1).sum())} completed replicates hold numbers that are not finite")
     if not any_checked.any():
         nothing = np.full(len(excess), np.nan)
         note.append("nothing could be checked")

@@ -108,11 +108,12 @@ class Reading:
         return self.singular_values, steps, self._moving(steps), self.rows
 
     def _moving(self, steps: np.ndarray) -> np.ndarray:
-        """N_m, the steps without noise in which the weights moved."""
+        """N_m, the steps in which the weights moved while noise did not reach all of them."""
         length = float(self.run.attrs.get("step_length", 0.0))
         if isinstance(self.method, GradientFlow) and not length > 0.0:
             return steps  # adaptive: when the steps were taken is not recorded
-        if self._noise_per_step(length) > _NOISE_FLOOR:
+        everywhere = bool((self.problem.eigenbasis()[0] > 0.0).all())  # no noise reaches the null space of Σ
+        if everywhere and self._noise_per_step(length) > _NOISE_FLOOR:
             return np.zeros_like(steps)
         changed = (self.singular_values[:, 1:] != self.singular_values[:, :-1]).any(axis=-1)
         moved = np.cumsum(np.diff(steps, axis=1) * changed, axis=1)

@@ -22,10 +22,11 @@ What repeats adds up as N, not as √N: a constant factor that is rounded once a
 1 − ηλ), and a ledger whose factor 1 − η²σ² is rounded to the grid of 1. These terms are stated where they are used.
 
 Without noise, rounding errors repeat as well: while the update changes by less than a unit in the last place they are
-equal from step to step, and near a minimum the rounding of the gradient can drive the weights in one direction for ever
-(along the null space of a singular Σ, say). Then only the worst case is safe, |tr(Z⁺E)| ≤ ‖Z⁺‖_F ‖E‖_F with one
-rounding per entry, ‖E‖_F ≤ u‖Z‖_F ≤ u √(p+k) σ₁: N_m steps move log det M by at most 2 u √(p+k) κ N_m, and Q by at most
-2 u σ₁ ‖Z‖_F N_m. N_m counts the steps in which the weights still moved, those between save points of different spectra.
+equal from step to step, and near a minimum the rounding of the gradient can drive the weights one way for ever. The
+null space of a singular Σ never sees noise: a gradient of rounding size there moves small entries and is lost on large
+ones, the same way at every step. Then only the worst case is safe, |tr(Z⁺E)| ≤ ‖Z⁺‖_F ‖E‖_F with one rounding per entry,
+‖E‖_F ≤ u‖Z‖_F ≤ u √(p+k) σ₁: N_m steps move log det M by at most 2 u √(p+k) κ N_m, and Q by at most 2 u σ₁ ‖Z‖_F N_m.
+N_m counts the steps in which the weights still moved, those between save points of different spectra.
 
 Six standard deviations, and bounds |Z_ij| ≤ σ₁ that are only attained by a dyad, make a false alarm by chance
 impossible in practice; a wrong constant exceeds the tolerance all the same, because it grows with time.
@@ -67,7 +68,7 @@ def determinant_spread(singular_values: np.ndarray, steps: np.ndarray, moving: n
     Args:
         singular_values: Of Z, shape (replicate, time, mode), descending.
         steps: N, steps since the start, shape (replicate, time).
-        moving: N_m, those of them that may have rounded alike (0 for methods with noise), same shape.
+        moving: N_m, those of them that may have rounded alike (0 where noise reaches all weights), same shape.
         rows: p + k.
 
     Returns:
