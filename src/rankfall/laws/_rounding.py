@@ -24,8 +24,9 @@ What repeats adds up as N, not as √N: a constant factor that is rounded once a
 Without noise, rounding errors repeat as well: while the update changes by less than a unit in the last place they are
 equal from step to step, and near a minimum the rounding of the gradient can drive the weights one way for ever. The
 null space of a singular Σ never sees noise: a gradient of rounding size there moves small entries and is lost on large
-ones, the same way at every step. Then only the worst case is safe, |tr(Z⁺E)| ≤ ‖Z⁺‖_F ‖E‖_F with one rounding per entry,
-‖E‖_F ≤ u‖Z‖_F ≤ u √(p+k) σ₁: N_m steps move log det M by at most 2 u √(p+k) κ N_m, and Q by at most 2 u σ₁ ‖Z‖_F N_m.
+ones, the same way at every step. Then only the worst case is safe, |tr(Z⁺E)| ≤ ‖Z⁺‖_F ‖E‖_F with one rounding per
+entry, ‖E‖_F ≤ u‖Z‖_F ≤ u √(p+k) σ₁: N_m steps move log det M by at most 2 u √(p+k) κ N_m, and Q by at most
+2 u σ₁ ‖Z‖_F N_m.
 N_m counts the steps in which the weights still moved, those between save points of different spectra.
 
 Six standard deviations, and bounds |Z_ij| ≤ σ₁ that are only attained by a dyad, make a false alarm by chance
