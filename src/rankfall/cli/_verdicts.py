@@ -24,8 +24,6 @@ def print_verdicts(verdicts: Iterable[Verdict]) -> None:
     wide = shutil.get_terminal_size().columns
     for verdict in verdicts:
         line = str(verdict)
-        if verdict.replicate < 0:  # a median has no worst replicate
-            line = line.replace(f"(replicate -1, worst of {verdict.n_checked})", f"(of {verdict.n_checked} replicates)")
         if not sys.stdout.isatty():
             typer.echo(line)
             continue
