@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -99,17 +100,31 @@ def _size_row(size: tuple[int, int, int], replicates: int, **arguments: Any) -> 
     }
 
 
+def _quicker_layout(workload: Workload) -> jax_scan.Layout:
+    """Broadcast sums win for small matrices; for large ones they would only fill the memory."""
+    layouts = [jax_scan.Layout("einsum", workload.replicates // 2, 20, "float32")]
+    if workload.n_inputs * workload.n_outputs * workload.width < 10_000:
+        layouts.append(jax_scan.Layout("sum", workload.replicates // 2, 20, "float32"))
+
+    def seconds(layout: jax_scan.Layout) -> float:
+        run = jax_scan.ensemble_last(workload, 200, layout)
+        run()
+        return min(seconds_of(run) for _ in range(3))
+
+    return min(layouts, key=seconds)
+
+
 def _against_peers(sizes: Iterable[tuple[int, int, int]], replicates: int, **arguments: Any) -> list[dict[str, object]]:
-    layout = jax_scan.Layout("einsum", replicates // 2, 20, "float32")
     rows = []
     for size in sizes:
         workload = _workload(*size, replicates)
+        layout = _quicker_layout(workload)
         row: dict[str, object] = {"n_inputs": size[0], "n_outputs": size[1], "width": size[2], "replicates": replicates}
         for name, prepare in (
             ("rankfall", _simulate),
             ("NumPy", numpy_loop.ensemble),
-            ("JAX, ensemble last", lambda w, n: jax_scan.ensemble_last(w, n, layout)),
-            ("JAX, scan + vmap", lambda w, n: jax_scan.scan_vmap(w, n, threads=2)),
+            ("JAX, ensemble last", partial(jax_scan.ensemble_last, layout=layout)),
+            ("JAX, scan + vmap", partial(jax_scan.scan_vmap, threads=2)),
         ):
             steps = 20 if name.startswith("JAX") else 5  # JAX needs whole groups of steps
             row[name] = _cost(workload, prepare, first_steps=steps, **arguments)["nanoseconds"]
