@@ -37,7 +37,7 @@ def _headline(r: dict[str, Any]) -> Any:
     figure, axes = plt.subplots(figsize=(7.5, 0.28 * len(rows) + 0.8))
     colours = [OURS if t["kind"] == "rankfall" else REDUCED if t["exact_reduction"] else PEERS for t in rows]
     axes.barh([t["name"] for t in rows], [t["median"] for t in rows], color=colours, height=0.7)
-    axes.set_xscale("log")
+    axes.set(xscale="log", xlim=(1, None))
     for position, t in enumerate(rows):
         axes.text(
             t["median"] * 1.06,
