@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import rankfall as rf
-from rankfall._files import write_atomically
+from rankfall._files import check_folder, write_atomically
 
 
 def test_text_and_bytes_replace_what_was_there(tmp_path):
@@ -34,3 +34,10 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch)
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(rf.OutputError, match="No such file or directory"):
         write_atomically(Path(tmp_path / "none" / "a.txt"), "x")
+
+
+def test_folders_are_checked_before_the_work(tmp_path):
+    check_folder(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(rf.OutputError, match=r"cannot write to .*: No such file"):
+        check_folder(tmp_path / "none")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from pathlib import Path
 
 from rankfall.errors import OutputError
 
-__all__ = ["write_atomically"]
+__all__ = ["check_folder", "write_atomically"]
 
 
 def write_atomically(path: str | Path, content: bytes | str) -> None:
@@ -31,3 +32,16 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(error.errno, f"cannot write {target}: {error.strerror or error}") from None
+
+
+def check_folder(folder: str | Path) -> None:
+    """Make sure, before any work, that a file can be written to a folder.
+
+    Raises:
+        OutputError: It cannot.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputError(error.errno, f"cannot write to {folder}: {error.strerror or error}") from None

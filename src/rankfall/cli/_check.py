@@ -28,10 +28,11 @@ def check(
         rankfall check --json run.nc | jq '.[].verdicts[].status'
     """
     import rankfall as rf
+    from rankfall import laws
 
     records, verdicts = [], []
     for file in files:
-        found = rf.laws.check(rf.open_run(file))
+        found = laws.check(rf.open_run(file))
         verdicts += found
         if as_json:
             records.append({"file": str(file), "verdicts": [verdict.to_dict() for verdict in found]})

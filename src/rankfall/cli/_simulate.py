@@ -132,6 +132,8 @@ def simulate(
             --batch-size 8 --steps 100000 --data diabetes --scale 0.3
     """
     import rankfall as rf
+    from rankfall import laws
+    from rankfall._files import check_folder
 
     if out.suffix.lower() != ".nc":
         raise rf.InvalidInput(f"--out must end in .nc, got {out}.")
@@ -141,6 +143,7 @@ def simulate(
         raise rf.InvalidInput(
             f"{out} is there already; choose another --out" + ("." if out.is_dir() else ", or --overwrite.")
         )
+    check_folder(out.parent)
     synthetic = {
         "n_samples": n_samples, "n_inputs": n_inputs, "n_outputs": n_outputs, "teacher_rank": teacher_rank,
         "teacher_noise": teacher_noise, "problem_seed": problem_seed,
@@ -185,7 +188,7 @@ def simulate(
             raise typer.Exit(INTERRUPTED) from None
     rf.save_run(run, out)
     partial.unlink(missing_ok=True)
-    verdicts = rf.laws.check(run, problem)
+    verdicts = laws.check(run, problem)
     typer.echo(_summary(run))
     print_verdicts(verdicts)
     typer.echo(f"Run: {out}")

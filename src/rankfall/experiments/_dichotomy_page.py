@@ -127,7 +127,11 @@ def _caption(settings: Settings, runs: Mapping[float, xr.Dataset]) -> str:
     return (
         f"First panel: {left} against time; each of {settings.replicates} trajectories faint, their median bold, "
         "what the law predicts dashed"
-        + (", dotted where float64 no longer resolves it" if wide else "")
+        + (
+            ", dotted once the smallest singular value of Z is below 1e-14 of the largest: float64 resolves it no more"
+            if wide
+            else ""
+        )
         + f". Second panel: {shown} singular values of W1, median and band from the 10 % to the 90 % "
         "quantile. "
         f"Step size η = {settings.step_size:g}, batch size b = {settings.batch_size}, σ² = ηδ/b; the paper does not "

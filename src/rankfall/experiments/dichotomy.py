@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rankfall as rf
-from rankfall import _checks, datasets
+from rankfall import _checks, datasets, laws
 from rankfall._files import write_atomically
 from rankfall.experiments import claims
 from rankfall.experiments._dichotomy_page import data_file, environment, make_page, run_name, short
@@ -238,9 +238,9 @@ def run(
         except KeyboardInterrupt:
             interrupted = True
         status: Status = "partial" if interrupted else "complete"
-        laws = {run_name(noise): rf.laws.check(each, problem) for noise, each in runs.items()}
+        verdicts = {run_name(noise): laws.check(each, problem) for noise, each in runs.items()}
         found = _claims(runs)
-        outcome = Outcome(report.path, status, found, laws, was_complete, settings)
+        outcome = Outcome(report.path, status, found, verdicts, was_complete, settings)
         if not was_complete:
             _write(report, outcome, problem, runs, time.monotonic() - begun)
     return outcome

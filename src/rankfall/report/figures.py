@@ -27,9 +27,9 @@ _LN10 = math.log(10.0)
 
 
 def resolved(run: xr.Dataset) -> np.ndarray:
-    """Where float64 still resolves log det M: σ_min(Z) ≥ 1e-14 σ_max(Z), shape (replicate, time)."""
+    """Where float64 still resolves log det M: as long as σ_min(Z) ≥ 1e-14 σ_max(Z), shape (replicate, time)."""
     spectrum = run["singular_values_Z"].values
-    return spectrum[..., -1] >= ROUNDING * spectrum[..., 0]
+    return np.logical_and.accumulate(spectrum[..., -1] >= ROUNDING * spectrum[..., 0], axis=-1)
 
 
 def has_determinant(run: xr.Dataset) -> bool:
@@ -40,14 +40,14 @@ def has_determinant(run: xr.Dataset) -> bool:
 def log_det_change(run: xr.Dataset) -> np.ndarray | None:
     """What the determinant law says of log det M_t − log det M_0, shape (replicate, time); None if it is silent.
 
-    Flows: −2 k σ² tr(Σ) t, zero without noise. Descents: the recorded ledger.
+    Flows: −2 k σ² tr(Σ) t, zero without noise. Descents, and flows followed by Euler–Maruyama: the recorded ledger.
     """
     shape = run["log_det"].shape
     method = str(run.attrs["method"])
     if method == "GradientFlow":
         return np.zeros(shape)
-    if method == "StochasticGradientFlow":
-        fields = json.loads(run.attrs["settings"])["method"]
+    fields = json.loads(run.attrs["settings"])["method"]
+    if method == "StochasticGradientFlow" and fields.get("integrator") != "euler":
         intensity = fields["step_size"] * fields["label_noise"] / fields.get("batch_size", 1)
         rate = 2.0 * run.sizes["output"] * intensity * float(np.trace(run["covariance"].values))
         elapsed = run["time"].values - run["time"].values[0]
@@ -121,7 +121,9 @@ def draw_log_det(axes: Axes, run: xr.Dataset, *, colour: str, label: str) -> Non
     with_most = known.sum(axis=0) * 2 > np.isfinite(values).sum(axis=0)
     middle = _over_replicates(np.nanmedian, values)
     axes.plot(time, np.where(with_most, middle, np.nan), color=colour, linewidth=2.2, label=label)
-    axes.plot(time, np.where(with_most, np.nan, middle), color=colour, linewidth=1.4, linestyle=":")
+    beyond = ~with_most
+    beyond[:-1] |= beyond[1:]  # from the last point that is resolved, so that no gap is left
+    axes.plot(time, np.where(beyond, middle, np.nan), color=colour, linewidth=1.4, linestyle=":")
     change = log_det_change(run)
     if change is not None:
         law = _over_replicates(np.nanmedian, values[:, :1] + change / _LN10)
@@ -199,10 +201,9 @@ def _finish_balance(axes: Axes, runs: list[xr.Dataset]) -> None:
 
 def _finish_singular_values(axes: Axes, runs: list[xr.Dataset], layer: str, modes: int) -> None:
     axes.set_yscale("log")
-    title = f"Singular values of {layer}"
-    if max(run.sizes[f"mode_{layer}"] for run in runs) > 2 * modes:
-        title += f" ({modes} largest, {modes} smallest)"
-    axes.set(title=title, xlabel=_time_label(runs), ylabel="σᵢ")
+    some = max(run.sizes[f"mode_{layer}"] for run in runs) > 2 * modes
+    label = f"σᵢ ({modes} largest, {modes} smallest)" if some else "σᵢ"
+    axes.set(title=f"Singular values of {layer}", xlabel=_time_label(runs), ylabel=label)
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         axes.legend(handles, labels, loc="lower left", handlelength=1.6)
@@ -228,7 +229,7 @@ def _legend(axes: Axes, runs: list[xr.Dataset], *, dotted: bool) -> None:
     handles, labels = list(handles), list(labels)
     if any(len(line.get_xdata()) and line.get_color() == style.INK for line in axes.lines):  # type: ignore[arg-type]
         handles += axes.plot([], [], color=style.INK, linewidth=1.1, linestyle=(0, (4, 3)))
-        labels.append("law" if any("Flow" in str(run.attrs["method"]) for run in runs) else "ledger")
+        labels.append("law" if all("Flow" in str(run.attrs["method"]) for run in runs) else "ledger")
     if dotted:
         handles += axes.plot([], [], color=style.GREY, linewidth=1.4, linestyle=":")
         labels.append("beyond float64")
