@@ -1,0 +1,111 @@
+"""Increment of one real mini-batch, drawn from the data inside the kernel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numba.extending import overload
+
+from rankfall._kernels import vector
+from rankfall._kernels.philox import (
+    MASK,
+    SHIFT,
+    STREAM_BATCH,
+    STREAM_BATCH_NOISE,
+    normal_pair_double,
+    normal_pair_single,
+    philox,
+)
+
+_u64 = np.uint64
+
+
+@njit(error_model="numpy", nogil=True)
+def draw_batch(batch, first, stride, n_samples, batch_size, k0, k1, replicate, step):  # type: ignore[no-untyped-def]
+    """Fill batch[first + t·stride] with `batch_size` different sample numbers (Floyd's algorithm).
+
+    Word t of the stream decides sample t: u = word·(j+1)/2³², j = n − b + t, taken as it is if it is new and replaced
+    by j otherwise. A 32-bit word makes u uniform up to n/2³².
+    """
+    words = (MASK, MASK, MASK, MASK)
+    for t in range(batch_size):
+        if t % 4 == 0:
+            words = philox(step & MASK, step >> SHIFT, STREAM_BATCH + _u64(t // 4), replicate, k0, k1)
+        part = t % 4
+        word = words[0] if part == 0 else words[1] if part == 1 else words[2] if part == 2 else words[3]
+        j = n_samples - batch_size + t
+        u = np.int64((word * _u64(j + 1)) >> SHIFT)
+        for earlier in range(t):
+            if batch[first + earlier * stride] == u:
+                u = j
+                break
+        batch[first + t * stride] = u
+
+
+@njit(error_model="numpy", nogil=True)
+def draw_batch_noise(noise, lane, stride, count, double, k0, k1, replicate, step):  # type: ignore[no-untyped-def]
+    """Fill noise[m·stride + lane], m < count, with the standard normals of this step: m counts along its stream."""
+    per_call = 2 if double else 4
+    for call in range((count + per_call - 1) // per_call):
+        a, b, c, d = philox(step & MASK, step >> SHIFT, STREAM_BATCH_NOISE + _u64(call), replicate, k0, k1)
+        at = call * per_call * stride + lane
+        if double:
+            noise[at], noise[at + stride] = normal_pair_double(a, b, c, d)
+        else:
+            noise[at], noise[at + stride] = normal_pair_single(a, b)
+            noise[at + 2 * stride], noise[at + 3 * stride] = normal_pair_single(c, d)
+
+
+def minibatch_increment(
+    scratch: Any, tail: Any, work: Any, data: Any, k0: Any, k1: Any, replicate: Any, step: Any, one: Any
+) -> None:
+    """H = h X_Bᵀ(Y_B + √δ ξ − X_B P)/b, one batch per lane.
+
+    P (p, k, lane) is read at `tail` of the scratch memory and H written behind it; a sample is gathered at `work`.
+    `data` is (inputs, labels, sample numbers, normals, h/b, √δ, b, double); `one` selects the width.
+    """
+    raise NotImplementedError
+
+
+@overload(minibatch_increment, inline="never")
+def _minibatch_increment(  # type: ignore[no-untyped-def]
+    scratch, tail, work, data, k0, k1, replicate, step, one
+):
+    w = one.width
+    load, store, splat, fma, mul, sub = (
+        getattr(vector, f"{name}{w}") for name in ("load", "store", "splat", "fma", "mul", "sub")
+    )
+
+    def implementation(scratch, tail, work, data, k0, k1, replicate, step, one):  # type: ignore[no-untyped-def]
+        inputs, labels, batch, noise, gain, root_noise, batch_size, double = data
+        n_samples, p = inputs.shape
+        k = labels.shape[1]
+        target = tail + p * k * w
+        for lane in range(w):
+            draw_batch(batch, lane, w, n_samples, batch_size, k0, k1, replicate + _u64(lane), _u64(step))
+            if root_noise > 0.0:
+                draw_batch_noise(noise, lane, w, batch_size * k, double, k0, k1, replicate + _u64(lane), _u64(step))
+        for n in range(p * k):
+            store(scratch, target + n * w, splat(0.0))
+        for t in range(batch_size):
+            for lane in range(w):
+                row = batch[t * w + lane]
+                for i in range(p):
+                    scratch[work + i * w + lane] = inputs[row, i]
+                for j in range(k):
+                    scratch[work + (p + j) * w + lane] = labels[row, j]
+            for j in range(k):
+                residual = load(scratch, work + (p + j) * w)
+                if root_noise > 0.0:
+                    residual = fma(splat(root_noise), load(noise, (t * k + j) * w), residual)
+                for i in range(p):
+                    x = load(scratch, work + i * w)
+                    residual = sub(residual, mul(x, load(scratch, tail + (i * k + j) * w)))
+                residual = mul(splat(gain), residual)
+                for i in range(p):
+                    at = target + (i * k + j) * w
+                    store(scratch, at, fma(residual, load(scratch, work + i * w), load(scratch, at)))
+
+    return implementation
