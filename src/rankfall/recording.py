@@ -1,0 +1,119 @@
+"""What is kept at a save point: the variables of a run, their definitions and their place in the dataset.
+
+All are functions of Z in the reduced basis, where the spectra, the product W1 W2 and the norm of Q are those of the
+full network.
+
+    loss                 L = ½ tr[(W1W2 − Σ⁺C)ᵀ Σ (W1W2 − Σ⁺C)] + its minimum
+    log_det              log det M = 2 Σ log σ_i(Z)     (never from M: squaring loses half the digits)
+    singular_values_*    of W1, W2 and Z = [W1; W2ᵀ], descending
+    balance              ‖Q‖_F, Q = W1ᵀW1 − W2W2ᵀ
+    balance_drift        ‖Q_t − Q_0‖_F
+    ledger_log_det       Σ over the steps of 2 log |det(a I + Ĥ)|
+    ledger_balance       ‖B_t‖_F, B the balance that the ledger predicts
+    ledger_balance_error ‖Q_t − B_t‖_F
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["Recording", "VARIABLES", "record_large"]
+
+VARIABLES: dict[str, tuple[str, str]] = {
+    "loss": ("squared loss", "L = ‖X W1 W2 − Y‖²_F / 2n"),
+    "log_det": ("log det M", "2 Σ log σ_i(Z), M = ZZᵀ"),
+    "balance": ("imbalance ‖Q‖_F", "Q = W1ᵀW1 − W2W2ᵀ"),
+    "balance_drift": ("change of the balance ‖Q_t − Q_0‖_F", "Q = W1ᵀW1 − W2W2ᵀ"),
+    "ledger_balance": ("balance that the ledger predicts, ‖B_t‖_F", "B_0 = Q_0"),
+    "ledger_balance_error": ("distance from the balance ledger ‖Q_t − B_t‖_F", "B_0 = Q_0"),
+    "ledger_log_det": ("determinant ledger", "Σ 2 log |det((1 − ηλ) I + Ĥ)| over the steps"),
+    "singular_values_W1": ("singular values of W1", "descending"),
+    "singular_values_W2": ("singular values of W2", "descending"),
+    "singular_values_Z": ("singular values of Z = [W1; W2ᵀ]", "descending"),
+}
+# Rows of `Recording.scalars`; the ledger of the determinant is kept beside them, it is a running sum.
+SCALARS = ("loss", "log_det", "balance", "balance_drift", "ledger_balance", "ledger_balance_error")
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """Arrays that fill as the run goes on; NaN where it has not been yet.
+
+    Attributes:
+        scalars: Shape (6, replicate, time), in the order of SCALARS.
+        W1: σ(W1), shape (replicate, time, mode).
+        W2: σ(W2).
+        Z: σ(Z).
+        ledger: Σ log |det(a I + Ĥ)|-contribution of the k×k determinants, shape (replicate, time).
+        weights1: W1 itself, shape (replicate, time, p, width), or None.
+        weights2: W2 itself, or None.
+    """
+
+    scalars: np.ndarray
+    W1: np.ndarray
+    W2: np.ndarray
+    Z: np.ndarray
+    ledger: np.ndarray
+    weights1: np.ndarray | None
+    weights2: np.ndarray | None
+
+    @classmethod
+    def empty(cls, replicates: int, times: int, p: int, width: int, k: int, weights: bool) -> Recording:
+        """Allocate for a run of these sizes."""
+
+        def blank(*shape: int) -> np.ndarray:
+            return np.full(shape, np.nan)
+
+        return cls(
+            blank(len(SCALARS), replicates, times),
+            blank(replicates, times, min(p, width)),
+            blank(replicates, times, min(k, width)),
+            blank(replicates, times, min(p + k, width)),
+            blank(replicates, times),
+            blank(replicates, times, p, width) if weights else None,
+            blank(replicates, times, width, k) if weights else None,
+        )
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All arrays by name, for a checkpoint."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+def record_large(
+    z: np.ndarray,
+    n_inputs: int,
+    curvature: np.ndarray,
+    solution: np.ndarray,
+    minimum_loss: float,
+    start_balance: np.ndarray,
+    balance_error: np.ndarray | None,
+    full_rank: bool,
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Variables of one save point in batched NumPy, for z (replicate, p + k, r).
+
+    Returns the scalars (6, replicate) and σ(W1), σ(W2), σ(Z).
+    """
+    p = n_inputs
+    w1, w2 = z[:, :p], z[:, p:]
+    gap = w1 @ w2.transpose(0, 2, 1) - solution
+    loss = 0.5 * np.einsum("i,bij,bij->b", curvature, gap, gap) + minimum_loss
+    q = balance(z, p)
+    error = np.zeros_like(q) if balance_error is None else balance_error
+    spectra = tuple(np.linalg.svd(part, compute_uv=False) for part in (w1, w2, z))
+    with np.errstate(divide="ignore"):
+        log_det = 2.0 * np.log(spectra[2]).sum(-1) if full_rank else np.full(len(z), -np.inf)
+
+    def norm(matrix: np.ndarray) -> np.ndarray:
+        return np.sqrt((matrix * matrix).sum((1, 2)))
+
+    scalars = np.stack([loss, log_det, norm(q), norm(q - start_balance), norm(q - error), norm(error)])
+    return scalars, (spectra[0], spectra[1], spectra[2])
+
+
+def balance(z: np.ndarray, n_inputs: int) -> np.ndarray:
+    """Q = W1ᵀW1 − W2W2ᵀ of Z (replicate, p + k, r), shape (replicate, r, r)."""
+    w1, w2 = z[:, :n_inputs], z[:, n_inputs:]
+    q: np.ndarray = w1.transpose(0, 2, 1) @ w1 - w2.transpose(0, 2, 1) @ w2
+    return q
