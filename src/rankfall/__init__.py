@@ -1,6 +1,9 @@
 """rankfall: rank dynamics of gradient methods."""
 
-from rankfall import errors
+from typing import TYPE_CHECKING, Any
+
+from rankfall import errors, runs
+from rankfall._progress import Progress
 from rankfall._version import __version__
 from rankfall.errors import (
     InvalidInput,
@@ -20,6 +23,11 @@ from rankfall.methods import (
 )
 from rankfall.network import LinearNetwork
 from rankfall.problem import Problem
+from rankfall.runs import open_run, rerun, save_run
+from rankfall.simulate import simulate
+
+if TYPE_CHECKING:
+    from rankfall import laws
 
 __all__ = [
     "GradientDescent",
@@ -31,6 +39,7 @@ __all__ = [
     "NotARun",
     "OutputError",
     "Problem",
+    "Progress",
     "RankfallError",
     "SimulationInterrupted",
     "StepSizeWarning",
@@ -38,4 +47,23 @@ __all__ = [
     "StochasticGradientFlow",
     "__version__",
     "errors",
+    "laws",
+    "open_run",
+    "rerun",
+    "runs",
+    "save_run",
+    "simulate",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # The laws bring xarray, which takes most of a second to import; `rankfall --help` can do without.
+    if name == "laws":
+        import importlib
+
+        return importlib.import_module("rankfall.laws")
+    raise AttributeError(f"module 'rankfall' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -14,11 +14,14 @@ from rankfall.errors import InvalidInput
 def finite_matrix(value: Any, name: str, *, columns_ok: bool = False) -> np.ndarray:
     """Return `value` as a read-only, C-ordered float64 matrix, or say why it is none."""
     try:
-        array = np.array(value, dtype=np.float64, order="C")
+        given = np.asarray(value)
+        if np.iscomplexobj(given):
+            raise InvalidInput(f"{name} must be real, got complex numbers.")
+        array = np.array(given, dtype=np.float64, order="C")
     except (TypeError, ValueError) as error:
+        if isinstance(error, InvalidInput):
+            raise
         raise InvalidInput(f"{name} must be a numeric array, got {type(value).__name__}: {error}.") from None
-    if np.iscomplexobj(value):
-        raise InvalidInput(f"{name} must be real, got complex numbers.")
     if columns_ok and array.ndim == 1:
         array = array[:, None]
     if array.ndim != 2:

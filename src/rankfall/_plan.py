@@ -42,7 +42,7 @@ class Plan:
         eigenvalues: d, shape (p,).
         eigenvectors: U, shape (p, p).
         solution: UᵀΣ⁺C.
-        gain: h UᵀC.
+        gain: h UᵀC; UᵀC for gradient flow, whose steps vary.
         amplitude: Standard deviation of the noise in H by row.
         row_factors: a = 1 − ηλ (one number), or e^{−K h/2} by row for the geometric step.
         unscale: e^{+K h/4} by row: from the geometric integrator's state to Z; ones otherwise.
@@ -73,6 +73,18 @@ class Plan:
     def adaptive(self) -> bool:
         """Whether gradient flow chooses its own steps."""
         return self.steps is None
+
+    @property
+    def edges(self) -> np.ndarray:
+        """Save times with the start before them, between which adaptive gradient flow moves."""
+        return self.times if self.times[0] == 0.0 else np.concatenate([[0.0], self.times])
+
+    @property
+    def ticks(self) -> np.ndarray:
+        """Where the save points lie, in steps, or in intervals between the edges where the steps are adaptive."""
+        if self.steps is not None:
+            return self.steps
+        return np.arange(len(self.times)) + (len(self.edges) - len(self.times))
 
 
 def make_plan(
@@ -146,7 +158,7 @@ def make_plan(
         eigenvalues=d,
         eigenvectors=basis,
         solution=np.ascontiguousarray(basis.T @ problem.solution),
-        gain=np.ascontiguousarray(cross if h == 0.0 else h * cross),
+        gain=np.ascontiguousarray(cross if isinstance(method, GradientFlow) else h * cross),
         amplitude=amplitude,
         row_factors=row_factors,
         unscale=unscale,
@@ -280,5 +292,3 @@ def _ledgers(method: Method, ledger: LedgerChoice, full_rank: bool, network: Lin
             f"{network.start!r}): there is no determinant ledger. Use ledger='balance', which holds for every width."
         )
     return determinant, balance
-
-

@@ -42,7 +42,8 @@ def reduce_start(W1: np.ndarray, W2: np.ndarray, eigenvectors: np.ndarray, keep_
         part = slice(begin, begin + slab)
         stacked = np.concatenate([eigenvectors.T @ W1[part], W2[part].transpose(0, 2, 1)], axis=1)
         if basis is None:
-            reduced[part] = np.linalg.qr(stacked.transpose(0, 2, 1), mode="r").transpose(0, 2, 1)
+            triangle: np.ndarray = np.linalg.qr(stacked.transpose(0, 2, 1), mode="r")  # type: ignore[assignment]
+            reduced[part] = triangle.transpose(0, 2, 1)
         else:
             q, upper = np.linalg.qr(stacked.transpose(0, 2, 1))
             reduced[part], basis[part] = upper.transpose(0, 2, 1), q.transpose(0, 2, 1)

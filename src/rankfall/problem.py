@@ -45,6 +45,8 @@ class Problem:
     n_samples: int | None = None
     inputs: np.ndarray | None = None
     labels: np.ndarray | None = None
+    # Of the data that a reopened run was made from and does not hold.
+    _minimum_loss: float | None = None
 
     @classmethod
     def gaussian(
@@ -218,6 +220,8 @@ class Problem:
     @property
     def minimum_loss(self) -> float:
         """The loss at the solution, ½(tr(YᵀY)/n − tr(CᵀΣ⁺C)); 0 when tr(YᵀY)/n is unknown."""
+        if self._minimum_loss is not None:
+            return self._minimum_loss
         if self.label_second_moment is None:
             return 0.0
         if self.inputs is not None and self.labels is not None:  # free of cancellation

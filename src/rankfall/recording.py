@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Recording", "VARIABLES", "record_large"]
+__all__ = ["SCALARS", "VARIABLES", "Recording", "balance", "record_large"]
 
 VARIABLES: dict[str, tuple[str, str]] = {
     "loss": ("squared loss", "L = ‖X W1 W2 − Y‖²_F / 2n"),

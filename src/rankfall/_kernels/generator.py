@@ -384,8 +384,7 @@ def _write_series(write: Writer, name: str, size: int, coefficients: list[float]
         for a in range(size):
             for b in range(a, size):
                 terms = [(_sym("m", a, n), _sym(name, n, b)) for n in range(size)]
-                start = f"splat({coefficient!r})" if a == b else None
-                write(f"n{a}_{b} = {_chain(terms, start)}")
+                write(f"n{a}_{b} = {_chain(terms, f'splat({coefficient!r})' if a == b else None)}")
         for a in range(size):
             write("; ".join(f"{name}{a}_{b} = n{a}_{b}" for b in range(a, size)))
 

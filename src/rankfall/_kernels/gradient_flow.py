@@ -155,10 +155,10 @@ def advance_flow(  # type: ignore[no-untyped-def]
             continue
         if fixed_step > 0.0:
             count = max(1, round((end - begin) / fixed_step))
-            for _ in range(count):
+            for step in range(count):
                 ok = _step(z, fixed_step, cross, curvature, whole, stages, combined, y, small, t, u)
                 if not ok:
-                    failed_at[b] = begin
+                    failed_at[b] = begin + (step + 1) * fixed_step
                     z[:] = math.nan
                     break
                 z[:] = whole

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from rankfall.simulate import Progress
+    from rankfall import Progress
 
 __all__ = ["ProgressDisplay"]
 

@@ -158,7 +158,7 @@ def read(run: Any, problem: Problem | None = None) -> Reading:
             "open a file with rankfall.open_run(path) first."
         )
     missing = [name for name in _NEEDED if name not in run] + [
-        f"coordinate {name}" for name in ("time", "step") if name not in run.coords
+        f"coordinate {name}" for name in ("time",) if name not in run.coords
     ]
     missing += [f"attribute {name}" for name in ("settings", "width") if name not in run.attrs]
     if missing:
@@ -173,10 +173,13 @@ def read(run: Any, problem: Problem | None = None) -> Reading:
         _same(problem.cross_covariance, run["cross_covariance"].values, "cross_covariance")
     times = np.asarray(run["time"].values, dtype=np.float64)
     outcomes = np.asarray(run["outcome"].values).astype(str)
-    steps = np.broadcast_to(np.asarray(run["step"].values, dtype=np.float64), (len(outcomes), len(times)))
-    if isinstance(method, GradientFlow) and "steps_taken" in run and not float(run.attrs.get("step_length", 0.0)) > 0.0:
-        taken = np.nan_to_num(np.asarray(run["steps_taken"].values, dtype=np.float64))
-        steps = np.maximum(steps, taken[:, None])
+    if "step" in run.coords:
+        steps = np.broadcast_to(np.asarray(run["step"].values, dtype=np.float64), (len(outcomes), len(times)))
+    elif "steps_taken" in run:  # adaptive gradient flow: only how many there were at the end is known
+        taken = np.asarray(run["steps_taken"].values, dtype=np.float64)
+        steps = np.repeat(taken[:, None], len(times), axis=1)
+    else:
+        raise NotARun("the dataset is not a rankfall run: it lacks the coordinate step.")
     return Reading(
         run=run,
         problem=problem,

@@ -1,0 +1,66 @@
+"""What the driver of the rounds asks of an ensemble that is under way."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+__all__ = ["Engine", "Unit", "split_blocks"]
+
+
+@dataclass(eq=False)
+class Unit:
+    """A range of blocks that one thread advances.
+
+    Attributes:
+        first: First block.
+        last: One past the last block.
+        lock: Held while the unit moves.
+        rounds: Rounds it has finished. A round that is asked for twice, as can happen when Ctrl-C falls between the
+            request and its bookkeeping, is done once.
+    """
+
+    first: int
+    last: int
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    rounds: int = 0
+
+
+def split_blocks(blocks: int, parts: int) -> list[Unit]:
+    """Contiguous ranges of nearly equal length, none of them empty."""
+    parts = min(parts, blocks)
+    edges = [blocks * i // parts for i in range(parts + 1)]
+    return [Unit(first, last) for first, last in itertools.pairwise(edges)]
+
+
+class Engine(Protocol):
+    """An ensemble under way. Time is counted in ticks: steps, or save intervals where the steps are adaptive."""
+
+    grain: int
+    """A run may be cut into pieces at multiples of so many ticks without changing a bit of it."""
+
+    def compile(self) -> None:
+        """Compile the kernels, or load them from the cache."""
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether this process has them already."""
+
+    def advance(self, unit: Unit, begin: int, end: int) -> None:
+        """Move the blocks of a unit from tick `begin` to tick `end`."""
+
+    def record(self, unit: Unit, index: int) -> None:
+        """Write what save point `index` keeps, for the blocks of a unit that stand there."""
+
+    def export(self) -> dict[str, np.ndarray]:
+        """All that moves, replicate by replicate: the same on every machine."""
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Take back what `export` gave."""
+
+    def diverged(self) -> np.ndarray:
+        """Time at which each replicate diverged, NaN for the others."""

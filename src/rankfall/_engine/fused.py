@@ -1,0 +1,180 @@
+"""Descents and stochastic flows: an ensemble in the lanes, advanced by a fused kernel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rankfall._engine.base import Unit
+from rankfall._engine.save import Saver, _square
+from rankfall._kernels.generator import Variant
+from rankfall._kernels.layout import FLUSH, Layout, pack_lanes, unpack_lanes
+from rankfall._kernels.loader import kernel
+from rankfall._kernels.tiles import COLUMN_TILE, scratch_size
+from rankfall._kernels.vector import aligned_zeros
+from rankfall._plan import Plan
+from rankfall.methods import Method, StochasticGradientDescent, StochasticGradientFlow
+from rankfall.problem import Problem
+from rankfall.recording import Recording, balance
+
+__all__ = ["FusedEngine"]
+
+
+class FusedEngine:
+    """State, ledgers and random numbers of an ensemble whose steps all have the same length."""
+
+    grain = FLUSH
+
+    def __init__(
+        self,
+        problem: Problem,
+        method: Method,
+        plan: Plan,
+        start: np.ndarray,
+        basis: np.ndarray | None,
+        seed: int,
+        lanes: int,
+        recording: Recording,
+    ) -> None:
+        """Take the start Z₀ (replicate, row, column) in the eigenbasis of Σ."""
+        count, _, r = start.shape
+        p, k = problem.n_inputs, problem.n_outputs
+        self._plan, self._seed = plan, np.uint64(seed)
+        self._variant = _variant(p, k, method, plan, lanes)
+        stored = r if self._variant.unrolled else -(-r // COLUMN_TILE) * COLUMN_TILE
+        self.layout = Layout(p, k, stored, lanes, count)
+        self.saver = Saver(plan, self.layout, r, start, basis, problem.minimum_loss, recording)
+        self._kernel = kernel(self._variant)
+
+        in_memory = start / plan.unscale[:, None]
+        self._state = self.layout.pack(np.pad(in_memory, ((0, 0), (0, 0), (0, stored - r))))
+        size = self.layout.blocks * lanes
+        self._log_ledger, self._extremes = np.zeros(size), np.zeros(size)
+        self._diverged_at = np.full(size, -1, dtype=np.int64)
+        self._balance = pack_lanes(_square(balance(in_memory, p), stored), lanes) if plan.balance else np.zeros(1)
+        if self._variant.step == "geometric":
+            grown = 1.0 - plan.row_factors**-2
+            self._gram_weights = np.concatenate([grown[:p], -grown[p:]])
+        else:
+            self._gram_weights = np.concatenate([np.ones(p), -np.ones(k)])
+        # What weight decay adds to the ledger at every step is the same number, kept out of the kernel.
+        decay = plan.row_factors[0] if self._variant.decay else 1.0
+        self._ledger_per_step = 2.0 * abs(p - k) * float(np.log(decay))
+        self._data = _shared_data(problem, method, plan) if isinstance(method, StochasticGradientDescent) else None
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether this process has the kernels already."""
+        return bool(self._kernel.signatures) and self.saver.is_compiled  # type: ignore[attr-defined]
+
+    def compile(self) -> None:
+        """Compile the kernels by running no step of no block."""
+        self.advance(Unit(0, 0), 0, 0)
+        self.saver.compile(self._state, self._ledger(), self._diverged_at)
+
+    def advance(self, unit: Unit, begin: int, end: int) -> None:
+        """Move the blocks of a unit from step `begin` to step `end`."""
+        plan, layout = self._plan, self.layout
+        p, k, w = layout.n_inputs, layout.n_outputs, layout.lanes
+        data: tuple[Any, ...] = ()
+        if self._data is not None:
+            b = self._data[-2]
+            buffers = (np.zeros(b * w, dtype=np.int64), aligned_zeros((b * k + 4) * w))
+            data = (*self._data[:2], *buffers, *self._data[2:])
+        self._kernel(
+            self._state,
+            plan.gain,
+            plan.step_length * plan.eigenvalues,
+            plan.amplitude,
+            plan.row_factors,
+            self._seed,
+            0,
+            begin,
+            end - begin,
+            unit.first,
+            unit.last,
+            layout.columns,
+            self._log_ledger,
+            self._balance,
+            self._gram_weights,
+            self._extremes,
+            self._diverged_at,
+            aligned_zeros(scratch_size(p, k, layout.columns, w, self._variant.step_batch)),
+            data,
+        )
+
+    def record(self, unit: Unit, index: int) -> None:
+        """Write save point `index` for a unit that stands there."""
+        assert self._plan.steps is not None
+        change = 2.0 * self._log_ledger + float(self._plan.steps[index]) * self._ledger_per_step
+        self.saver(unit, index, self._state, self._ledger(), self._diverged_at, change)
+
+    def _ledger(self) -> np.ndarray | None:
+        return self._balance if self._plan.balance else None
+
+    def export(self) -> dict[str, np.ndarray]:
+        """State and ledgers, replicate by replicate."""
+        count, columns = self.layout.replicates, self.layout.columns
+        arrays = {
+            "state": self.layout.unpack(self._state),
+            "log_ledger": self._log_ledger[:count],
+            "extremes": self._extremes[:count],
+            "diverged_at": self._diverged_at[:count],
+        }
+        if self._plan.balance:
+            arrays["ledger_balance"] = unpack_lanes(self._balance, count, columns, columns, self.layout.lanes)
+        return arrays
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Take back what `export` gave."""
+        count = self.layout.replicates
+        self._state[:] = self.layout.pack(arrays["state"])
+        for target, name in (
+            (self._log_ledger, "log_ledger"),
+            (self._extremes, "extremes"),
+            (self._diverged_at, "diverged_at"),
+        ):
+            target[:count] = arrays[name]
+        if self._plan.balance:
+            self._balance[:] = pack_lanes(arrays["ledger_balance"], self.layout.lanes)
+
+    def diverged(self) -> np.ndarray:
+        """Time at which each replicate diverged, NaN for the others."""
+        step = self._diverged_at[: self.layout.replicates]
+        return np.where(step >= 0, step * self._plan.step_length, np.nan)
+
+    @property
+    def largest_increment(self) -> np.ndarray | None:
+        """Largest ‖H‖_F that each replicate met; None but for the geometric integrator."""
+        if self._variant.step != "geometric":
+            return None
+        return np.sqrt(self._extremes[: self.layout.replicates])
+
+
+def _variant(p: int, k: int, method: Method, plan: Plan, lanes: int) -> Variant:
+    geometric = isinstance(method, StochasticGradientFlow) and method.integrator == "geometric"
+    batch = isinstance(method, StochasticGradientDescent)
+    return Variant(
+        p,
+        k,
+        lanes=lanes,
+        step="geometric" if geometric else "descent",
+        noise="batch" if batch else (plan.precision if plan.amplitude.any() else "none"),
+        determinant=plan.determinant,
+        balance=plan.balance,
+        decay=not geometric and bool(plan.row_factors[0] != 1.0),
+    )
+
+
+def _shared_data(problem: Problem, method: StochasticGradientDescent, plan: Plan) -> tuple[Any, ...]:
+    """What the kernel needs of the data besides a thread's own buffers; the batch size is the last but one."""
+    assert problem.inputs is not None and problem.labels is not None
+    return (
+        np.ascontiguousarray(problem.inputs @ plan.eigenvectors),
+        np.ascontiguousarray(problem.labels),
+        plan.step_length / method.batch_size,
+        float(np.sqrt(method.label_noise)),
+        method.batch_size,
+        plan.precision == "double",
+    )
