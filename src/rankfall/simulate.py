@@ -356,7 +356,7 @@ def _check_memory(network: LinearNetwork, plan: Plan, replicates: int, weights: 
         return
     if needed > memory:
         raise InvalidInput(
-            f"this run needs about {needed / 2**30:.3g} GiB of memory, the machine has {memory / 2**30:.3g} GiB: ask for "
-            f"fewer replicates ({replicates}) or save points ({len(plan.times)})"
+            f"this run needs about {needed / 2**30:.3g} GiB of memory, the machine has {memory / 2**30:.3g} GiB: ask "
+            f"for fewer replicates ({replicates}) or save points ({len(plan.times)})"
             + (", or leave out the weights." if weights else ".")
         )
