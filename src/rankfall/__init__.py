@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from rankfall import errors, runs
 from rankfall._progress import Progress
+from rankfall._simulate import simulate
 from rankfall._version import __version__
 from rankfall.errors import (
     InvalidInput,
@@ -24,7 +25,6 @@ from rankfall.methods import (
 from rankfall.network import LinearNetwork
 from rankfall.problem import Problem
 from rankfall.runs import open_run, rerun, save_run
-from rankfall.simulate import simulate
 
 if TYPE_CHECKING:
     from rankfall import laws

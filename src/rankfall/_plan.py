@@ -213,14 +213,15 @@ def _end(method: Method, duration: float | None, steps: int | None, wanted: int 
     if steps is not None:
         if duration is not None:
             raise InvalidInput("give duration or steps, not both.")
-        return _checks.whole_number(steps, "steps") * method.step_size  # type: ignore[union-attr]
-    if duration is None:
-        if isinstance(wanted, int):
-            raise InvalidInput(
-                "give the duration (flow time)." if isinstance(method, Flow) else "give the steps or the duration."
-            )
-        duration = float(wanted[-1])
-    end = _checks.real_number(duration, "duration", above=0.0)
+        end = _checks.whole_number(steps, "steps") * method.step_size  # type: ignore[union-attr]
+    else:
+        if duration is None:
+            if isinstance(wanted, int):
+                raise InvalidInput(
+                    "give the duration (flow time)." if isinstance(method, Flow) else "give the steps or the duration."
+                )
+            duration = float(wanted[-1])
+        end = _checks.real_number(duration, "duration", above=0.0)
     if not isinstance(wanted, int) and wanted[-1] > end * (1 + 1e-12):
         raise InvalidInput(f"the last of save_points is {wanted[-1]:g}, after the end of the run at {end:g}.")
     if not isinstance(method, Flow) and round(end / method.step_size) < 1:

@@ -13,6 +13,7 @@ import numpy as np
 
 from rankfall._dataset import FORMAT_VERSION
 from rankfall._files import write_atomically
+from rankfall._simulate import simulate
 from rankfall.errors import InvalidInput, NotARun
 from rankfall.methods import (
     GradientDescent,
@@ -24,7 +25,6 @@ from rankfall.methods import (
 )
 from rankfall.network import LinearNetwork
 from rankfall.problem import Problem
-from rankfall.simulate import simulate
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -158,7 +158,7 @@ def source(v: Variant) -> str:
                     else:
                         _write_geometric_step(write, v, pairs)
                 with write.block(f"if (q + 1) % {FLUSH // batch} == 0:"):
-                    _flush(write, v, pairs, f"begin + {batch}")
+                    _flush(write, v, pairs, f"min(begin + {batch}, first_step + steps)")
                     write("factor = one")
             _flush(write, v, pairs, "first_step + steps")
             if v.step == "geometric":

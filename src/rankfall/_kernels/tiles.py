@@ -102,7 +102,7 @@ def source(v: Variant) -> str:
                     elif v.balance:
                         write("accumulate_gram(balance, b, state, base, gram_weights, r, 1.0, one)")
                 with write.block(f"if (q + 1) * batch % {FLUSH} == 0:"):
-                    _flush(write, v, "begin + batch")
+                    _flush(write, v, "min(begin + batch, first_step + steps)")
                     write("factor = one")
             _flush(write, v, "first_step + steps")
             if v.step == "geometric":

@@ -124,6 +124,13 @@ def simulate(
     workers = _thread_count(threads)
     if start not in ("independent", "shared"):
         raise InvalidInput(f"start must be 'independent' or 'shared', got {start!r}.")
+    if network.W1 is not None and network.W1.ndim == 3:
+        if start == "shared":
+            raise InvalidInput(
+                f"start='shared' needs one start, but the network holds {len(network.W1)}; give one W1 and W2."
+            )
+        if len(network.W1) != count:
+            raise InvalidInput(f"the network holds {len(network.W1)} starts, but replicates={count} was asked for.")
     if not isinstance(weights, bool | np.bool_):
         raise InvalidInput(f"weights must be True or False, got {weights!r}.")
     report, close = make_callback(progress)
@@ -228,10 +235,6 @@ class _Run:
     def _draw(self) -> tuple[np.ndarray, np.ndarray]:
         if not self.shared:
             return self.network.draw(self.count, self.seed)
-        if self.network.W1 is not None and self.network.W1.ndim == 3:
-            raise InvalidInput(
-                f"start='shared' needs one start, but the network holds {len(self.network.W1)}; give one W1 and W2."
-            )
         W1, W2 = self.network.draw(1, self.seed)
         return np.repeat(W1, self.count, axis=0), np.repeat(W2, self.count, axis=0)
 
