@@ -17,15 +17,17 @@ class Progress:
 
     Attributes:
         stage: "compiling" (once per size and machine, cached afterwards) or "running".
-        completed: Steps done, summed over the replicates (save intervals for adaptive gradient flow).
+        completed: Steps done, summed over the replicates.
         total: Steps to do.
         message: The same in words.
+        unit: What is counted: "steps", or "save intervals" for adaptive gradient flow.
     """
 
     stage: Literal["compiling", "running"]
     completed: int
     total: int
     message: str
+    unit: Literal["steps", "save intervals"] = "steps"
 
 
 ProgressCallback = Callable[[Progress], None]

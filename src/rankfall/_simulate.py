@@ -203,12 +203,16 @@ class _Run:
         words = f"{type(self.method).__name__}, {self.count} replicate{'s' if self.count > 1 else ''}"
         keeper = _Keeper(kept, self)
 
+        def tell() -> None:
+            unit: Any = "save intervals" if self.plan.adaptive else "steps"
+            report(Progress("running", self.position.tick * self.count, total, words, unit))
+
         def after_round() -> None:
-            report(Progress("running", self.position.tick * self.count, total, words))
+            tell()
             keeper.keep()
 
         try:
-            report(Progress("running", self.position.tick * self.count, total, words))
+            tell()
             run_rounds(engine, split_blocks(engine.layout.blocks, workers), ticks, self.position, after_round)
         except KeyboardInterrupt:
             if self.position.saved == 0:

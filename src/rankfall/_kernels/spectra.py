@@ -16,6 +16,9 @@ from rankfall._kernels import vector
 # Two columns count as orthogonal below this cosine; a sweep that finds all pairs so ends the iteration of its lane.
 _COSINE = 4e-16
 _MAX_SWEEPS = 40
+# Entries are brought between these before the sweeps.
+_SMALL, _LARGE, _SCALE = 2.0**-200, 2.0**200, 2.0**300
+_MAX_SCALINGS = 4
 
 
 def singular_values_in_lanes(columns: Any, count: Any, length: Any, values: Any, one: Any) -> None:
@@ -50,32 +53,57 @@ def _singular_values_in_lanes(columns, count, length, values, one):  # type: ign
     )
 
     def implementation(columns, count, length, values, one):  # type: ignore[no-untyped-def]
-        zero, cosine, half = splat(0.0), splat(_COSINE), splat(0.5)
+        zero, cosine = splat(0.0), splat(_COSINE * _COSINE)
+        unscale = one
+        # Fourth powers of the entries appear below; powers of two keep them in range without rounding anything.
+        for _ in range(_MAX_SCALINGS):
+            largest = zero
+            for e in range(count * length):
+                size = absolute(load(columns, e * w))
+                largest = choose(size, largest, size, largest)
+            small, large = splat(_SMALL), splat(_LARGE)
+            if not (any_above(small, largest) or any_above(largest, large)):
+                break
+            up, down = splat(_SCALE), splat(1.0 / _SCALE)
+            factor = choose(small, largest, up, choose(largest, large, down, one))
+            unscale = mul(unscale, choose(small, largest, down, choose(largest, large, up, one)))
+            for e in range(count * length):
+                store(columns, e * w, mul(factor, load(columns, e * w)))
+        players = count + count % 2
         for _ in range(_MAX_SWEEPS):
             rotated = False
-            for i in range(count - 1):
-                for j in range(i + 1, count):
-                    xx, yy, xy = zero, zero, zero
-                    for e in range(length):
-                        x = load(columns, (i * length + e) * w)
-                        y = load(columns, (j * length + e) * w)
-                        xx, yy, xy = fma(x, x, xx), fma(y, y, yy), fma(x, y, xy)
-                    size, bound = absolute(xy), mul(cosine, root(mul(xx, yy)))
-                    if not any_above(size, bound):
-                        continue
-                    rotated = True
-                    # tan of the angle that makes the two columns orthogonal, the smaller root
-                    zeta = mul(half, div(sub(yy, xx), choose(size, bound, xy, one)))
-                    hypotenuse = root(fma(zeta, zeta, one))
-                    tangent = div(one, add(zeta, choose(zeta, zero, hypotenuse, sub(zero, hypotenuse))))
-                    c = div(one, root(fma(tangent, tangent, one)))
-                    s = mul(c, tangent)
-                    c, s = choose(size, bound, c, one), choose(size, bound, s, zero)
-                    for e in range(length):
-                        x = load(columns, (i * length + e) * w)
-                        y = load(columns, (j * length + e) * w)
-                        store(columns, (i * length + e) * w, sub(mul(c, x), mul(s, y)))
-                        store(columns, (j * length + e) * w, fma(s, x, mul(c, y)))
+            # A round-robin tournament: the pairs of a round are disjoint, so that the processor overlaps them.
+            for game in range((players - 1) * (players // 2)):
+                day, table = game // (players // 2), game % (players // 2)
+                i = players - 1 if table == 0 else (day + table) % (players - 1)
+                j = (day + players - 1 - table) % (players - 1)
+                if i > j:
+                    i, j = j, i
+                if j >= count:
+                    continue
+                xx, yy, xy = zero, zero, zero
+                for e in range(length):
+                    x = load(columns, (i * length + e) * w)
+                    y = load(columns, (j * length + e) * w)
+                    xx, yy, xy = fma(x, x, xx), fma(y, y, yy), fma(x, y, xy)
+                size, bound = mul(xy, xy), mul(cosine, mul(xx, yy))
+                if not any_above(size, bound):
+                    continue
+                rotated = True
+                # c = u/r, s = ±2⟨x,y⟩/r with u = |d| + √(d² + 4⟨x,y⟩²), r = √(u² + 4⟨x,y⟩²), d = ‖y‖² − ‖x‖²: the
+                # smaller of the two angles that make the columns orthogonal
+                d, twice = sub(yy, xx), add(xy, xy)
+                u = add(absolute(d), root(fma(d, d, mul(twice, twice))))
+                r = root(fma(u, u, mul(twice, twice)))
+                inverse = div(one, choose(size, bound, r, one))
+                c = choose(size, bound, mul(u, inverse), one)
+                s = mul(choose(zero, d, sub(zero, twice), twice), inverse)
+                s = choose(size, bound, s, zero)
+                for e in range(length):
+                    x = load(columns, (i * length + e) * w)
+                    y = load(columns, (j * length + e) * w)
+                    store(columns, (i * length + e) * w, sub(mul(c, x), mul(s, y)))
+                    store(columns, (j * length + e) * w, fma(s, x, mul(c, y)))
             if not rotated:
                 break
         for i in range(count):
@@ -83,7 +111,7 @@ def _singular_values_in_lanes(columns, count, length, values, one):  # type: ign
             for e in range(length):
                 x = load(columns, (i * length + e) * w)
                 total = fma(x, x, total)
-            store(values, i * w, root(total))
+            store(values, i * w, mul(unscale, root(total)))
         for lane in range(w):  # insertion sort, descending
             for i in range(1, count):
                 current = values[i * w + lane]

@@ -47,7 +47,7 @@ class ProgressDisplay:
             since, start = self._begun.setdefault(name, (time.monotonic(), state.completed))
             elapsed = time.monotonic() - since
             if elapsed > 0 and state.completed > start:
-                rate = f"{_short((state.completed - start) / elapsed)} steps/s"
+                rate = f"{_short((state.completed - start) / elapsed)} {state.unit}/s"
         if self._bar is not None:
             self._update_bar(name, state, rate)
         else:
