@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 
 from rankfall import _checks
+from rankfall._rank import exact_rank, is_clearly_full
 from rankfall.errors import InvalidInput
 
 __all__ = ["LinearNetwork"]
@@ -110,12 +112,31 @@ class LinearNetwork:
 
     @property
     def start_rank(self) -> int | None:
-        """Rank of Z = [W1; W2ᵀ] that the way of starting guarantees (with probability one); None for given weights."""
-        if self.start == "given":
-            return None
+        """Rank of Z = [W1; W2ᵀ] at the start; the largest of them where there are several.
+
+        For random starts the one they have with probability one. For given weights the exact one, that of the matrix
+        that the floats stand for; None where some of the given starts are rank-deficient and others are not, or where
+        it is too large to tell.
+        """
+        if self.W1 is not None and self.W2 is not None:
+            return self._given_rank
         if self.start == "balanced":
             return min(self.n_inputs, self.n_outputs, self.width)
         return min(self.n_inputs + self.n_outputs, self.width)
+
+    @cached_property
+    def _given_rank(self) -> int | None:
+        assert self.W1 is not None and self.W2 is not None
+        p, l, k = self.n_inputs, self.width, self.n_outputs
+        stacked = np.concatenate(
+            [self.W1.reshape(-1, p, l), self.W2.reshape(-1, l, k).transpose(0, 2, 1)], axis=1, dtype=np.float64
+        )
+        full = min(p + k, l)
+        clear = is_clearly_full(stacked)
+        ranks = {exact_rank(z) for z in stacked[~clear]} | ({full} if clear.any() else set())
+        if None in ranks or (full in ranks and len(ranks) > 1):
+            return None
+        return max(rank for rank in ranks if rank is not None)
 
     @property
     def is_wide(self) -> bool:

@@ -184,7 +184,8 @@ def simulate(
             )
         except rf.SimulationInterrupted as stop:
             rf.save_run(stop.run, partial)
-            say(f"rankfall: stopped; what was finished is in {partial}. The same command continues it.")
+            further = "The same command continues it." if stop.checkpoint else "It cannot be continued: no checkpoint."
+            say(f"rankfall: stopped; what was finished is in {partial}. {further}")
             raise typer.Exit(INTERRUPTED) from None
     rf.save_run(run, out)
     partial.unlink(missing_ok=True)

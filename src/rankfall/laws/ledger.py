@@ -70,7 +70,8 @@ def predict(run: xr.Dataset | Reading) -> np.ndarray:
     """
     reading = read(run)
     reading.require_full_rank()
-    return reading.values("log_det")[:, :1] + reading.values("ledger_log_det")
+    ledger = reading.values("ledger_log_det")
+    return reading.values("log_det")[:, :1] + (ledger - ledger[:, :1])
 
 
 def check(run: xr.Dataset | Reading, problem: Problem | None = None) -> Verdict:
