@@ -1,4 +1,4 @@
-"""Exact rank of a matrix of floats: whether a start is rank-deficient must be known, not guessed from rounding noise."""
+"""Exact rank of a matrix of floats: a start that is rank-deficient is told from one that only looks so in float64."""
 
 from __future__ import annotations
 
