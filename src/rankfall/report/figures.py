@@ -195,8 +195,8 @@ def _finish_balance(axes: Axes, runs: list[xr.Dataset]) -> None:
     if len(finite) and finite.min() > 0 and finite.max() > 30 * finite.min():
         axes.set_yscale("log")
     elif len(finite):  # from zero, with room for the legend above the curves
-        axes.set_ylim(0.0, (1.4 if axes.get_legend_handles_labels()[1] else 1.1) * max(finite.max(), 1e-8))
-    _legend(axes, runs, dotted=False)
+        axes.set_ylim(0.0, (1.4 if axes.get_legend_handles_labels()[1] else 1.15) * max(finite.max(), 1e-8))
+    _legend(axes, runs, dotted=False, place="upper right")
 
 
 def _finish_singular_values(axes: Axes, runs: list[xr.Dataset], layer: str, modes: int) -> None:
@@ -224,7 +224,9 @@ def _why_zero(run: xr.Dataset) -> str:
     return f"Z starts with rank {rank if rank >= 0 else 'below ' + str(p + k)}, and rank is never gained"
 
 
-def _legend(axes: Axes, runs: list[xr.Dataset], *, dotted: bool) -> None:
+def _legend(
+    axes: Axes, runs: list[xr.Dataset], *, dotted: bool, place: Literal["lower left", "upper right"] = "lower left"
+) -> None:
     handles, labels = axes.get_legend_handles_labels()
     handles, labels = list(handles), list(labels)
     if any(len(line.get_xdata()) and line.get_color() == style.INK for line in axes.lines):  # type: ignore[arg-type]
@@ -238,7 +240,7 @@ def _legend(axes: Axes, runs: list[xr.Dataset], *, dotted: bool) -> None:
         axes.legend(
             [handle for handle, _ in kept],
             [label for _, label in kept],
-            loc="lower left" if all(has_determinant(run) for run in runs) else "upper right",
+            loc=place,
             handlelength=2.2,
         )
 
