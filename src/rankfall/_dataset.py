@@ -78,17 +78,18 @@ def build_dataset(
 
     for row, name in enumerate(SCALARS):
         if not name.startswith("ledger") or plan.balance:
-            add(name, over, recording.scalars[row, :, :saved])
+            add(name, over, recording.scalars[:saved, row].T)
     if plan.determinant:
-        add("ledger_log_det", over, recording.ledger[:, :saved])
+        add("ledger_log_det", over, recording.ledger[:saved].T)
     for name, values in (("W1", recording.W1), ("W2", recording.W2), ("Z", recording.Z)):
-        add(f"singular_values_{name}", (*over, f"mode_{name}"), values[:, :saved])
+        add(f"singular_values_{name}", (*over, f"mode_{name}"), values[:saved].swapaxes(0, 1))
     note = _note_on_log_det(plan, network, recording)
     if note:
         variables["log_det"][2]["note"] = note
     if recording.weights1 is not None and recording.weights2 is not None:
-        variables["W1"] = ((*over, "input", "hidden"), recording.weights1[:, :saved], {"long_name": "first layer"})
-        variables["W2"] = ((*over, "hidden", "output"), recording.weights2[:, :saved], {"long_name": "second layer"})
+        first, second = (layer[:saved].swapaxes(0, 1) for layer in (recording.weights1, recording.weights2))
+        variables["W1"] = ((*over, "input", "hidden"), first, {"long_name": "first layer"})
+        variables["W2"] = ((*over, "hidden", "output"), second, {"long_name": "second layer"})
     for name, values in per_replicate.items():
         variables[name] = ("replicate", values)
     variables["outcome"] = ("replicate", _outcomes(diverged, plan.times[saved - 1], interrupted))
@@ -147,7 +148,7 @@ def _note_on_log_det(plan: Plan, network: LinearNetwork, recording: Recording) -
         if not network.is_wide:
             return f"−inf: det M = 0 at all times, since the width {network.width} is below inputs + outputs = {rows}"
         return f"−inf: det M = 0 at all times, since the start has rank {network.start_rank} of {rows}"
-    first = recording.Z[:, 0]
+    first = recording.Z[0]
     with np.errstate(invalid="ignore"):
         low = (first[:, -1] <= _ROUNDING_LEVEL * first[:, 0]).sum()
     if low:

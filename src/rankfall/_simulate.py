@@ -262,7 +262,7 @@ class _Run:
         saved = self.position.saved
         recorded = {}
         for name, values in self.recording.arrays().items():
-            recorded[f"recorded_{name}"] = values[:, :, :saved] if name == "scalars" else values[:, :saved]
+            recorded[f"recorded_{name}"] = values[:saved]
         return {**self.engine.export(), **recorded}
 
     def _continue_from(self, kept: Checkpoint) -> None:
@@ -276,8 +276,7 @@ class _Run:
         arrays = kept.read_arrays(self.arrays())
         self.engine.restore(arrays)
         for name, values in self.recording.arrays().items():
-            here = values[:, :, : found.saved] if name == "scalars" else values[:, : found.saved]
-            here[...] = arrays[f"recorded_{name}"]
+            values[: found.saved] = arrays[f"recorded_{name}"]
 
     def _interrupted(self, keeper: _Keeper) -> SimulationInterrupted:
         where = f"stopped at t={self.plan.times[self.position.saved - 1]:g} of {self.plan.times[-1]:g}"

@@ -39,15 +39,15 @@ SCALARS = ("loss", "log_det", "balance", "balance_drift", "ledger_balance", "led
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """Arrays that fill as the run goes on; NaN where it has not been yet.
+    """Arrays that fill as the run goes on, the save point first: what is written at one time lies together.
 
     Attributes:
-        scalars: Shape (6, replicate, time), in the order of SCALARS.
-        W1: σ(W1), shape (replicate, time, mode).
+        scalars: Shape (time, 6, replicate), in the order of SCALARS.
+        W1: σ(W1), shape (time, replicate, mode).
         W2: σ(W2).
         Z: σ(Z).
-        ledger: Σ log |det(a I + Ĥ)|-contribution of the k×k determinants, shape (replicate, time).
-        weights1: W1 itself, shape (replicate, time, p, width), or None.
+        ledger: Σ log |det(a I + Ĥ)|-contribution of the k×k determinants, shape (time, replicate).
+        weights1: W1 itself, shape (time, replicate, p, width), or None.
         weights2: W2 itself, or None.
     """
 
@@ -64,16 +64,16 @@ class Recording:
         """Allocate for a run of these sizes."""
 
         def blank(*shape: int) -> np.ndarray:
-            return np.full(shape, np.nan)
+            return np.empty((times, *shape))  # only what has been written is ever shown
 
         return cls(
-            blank(len(SCALARS), replicates, times),
-            blank(replicates, times, min(p, width)),
-            blank(replicates, times, min(k, width)),
-            blank(replicates, times, min(p + k, width)),
-            blank(replicates, times),
-            blank(replicates, times, p, width) if weights else None,
-            blank(replicates, times, width, k) if weights else None,
+            blank(len(SCALARS), replicates),
+            blank(replicates, min(p, width)),
+            blank(replicates, min(k, width)),
+            blank(replicates, min(p + k, width)),
+            blank(replicates),
+            blank(replicates, p, width) if weights else None,
+            blank(replicates, width, k) if weights else None,
         )
 
     def arrays(self) -> dict[str, np.ndarray]:

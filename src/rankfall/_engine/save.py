@@ -69,14 +69,14 @@ class Saver:
             self._save_by_lapack(unit, index, state, ledger)
         here = self._replicates(unit)
         lost = diverged_at[here] >= 0
-        self.recording.ledger[here, index] = np.where(lost, np.nan, log_det_ledger[here])
+        self.recording.ledger[index, here] = np.where(lost, np.nan, log_det_ledger[here])
         if self.recording.weights1 is not None:
             self._save_weights(unit, index, state, lost)
         if not self._in_lanes and lost.any():
             rows = np.arange(here.start, here.stop)[lost]
             for values in (self.recording.W1, self.recording.W2, self.recording.Z):
-                values[rows, index] = np.nan
-            self.recording.scalars[:, rows, index] = np.nan
+                values[index, rows] = np.nan
+            self.recording.scalars[index, :, rows] = np.nan
 
     def _replicates(self, unit: Unit) -> slice:
         lanes = self._layout.lanes
@@ -132,8 +132,8 @@ class Saver:
                     error,
                     plan.full_rank,
                 )
-            kept.scalars[:, replicate, index] = scalars[:, 0]
-            kept.W1[replicate, index], kept.W2[replicate, index], kept.Z[replicate, index] = w1[0], w2[0], both[0]
+            kept.scalars[index, :, replicate] = scalars[:, 0]
+            kept.W1[index, replicate], kept.W2[index, replicate], kept.Z[index, replicate] = w1[0], w2[0], both[0]
 
     def _save_weights(self, unit: Unit, index: int, state: np.ndarray, lost: np.ndarray) -> None:
         kept, layout, here = self.recording, self._layout, self._replicates(unit)
@@ -143,8 +143,8 @@ class Saver:
         if self._basis is not None:
             z = z @ self._basis[here]
         p = layout.n_inputs
-        kept.weights1[here, index] = self._plan.eigenvectors @ z[:, :p]
-        kept.weights2[here, index] = z[:, p:].transpose(0, 2, 1)
+        kept.weights1[index, here] = self._plan.eigenvectors @ z[:, :p]
+        kept.weights2[index, here] = z[:, p:].transpose(0, 2, 1)
 
 
 def _square(matrices: np.ndarray, size: int) -> np.ndarray:

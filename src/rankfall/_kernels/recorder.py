@@ -33,7 +33,7 @@ def record_blocks(one: Any, blocks: Any, state: Any, given: Any, ledgers: Any, o
 
     one: a vector of the lane type. blocks: (first, last). given: (unscale by row, d, Σ⁺C in the eigenbasis, minimum
     loss, whether M has full rank, columns r in the state, columns that are not padding). ledgers: (Q at the start, B,
-    first step at which a lane diverged or −1). out: (scalars (6, replicate, time), σ(W1), σ(W2), σ(Z) (replicate, time,
+    first step at which a lane diverged or −1). out: (scalars (time, 6, replicate), σ(W1), σ(W2), σ(Z) (time, replicate,
     mode)); the scalars are loss, log det, ‖Q‖, ‖Q − Q₀‖, ‖B‖, ‖Q − B‖.
     """
     raise NotImplementedError
@@ -74,8 +74,8 @@ def _record_blocks(one, blocks, state, given, ledgers, out, time, work):  # type
             store(work, result, total)
             for lane in range(w):
                 replicate = b * w + lane
-                if replicate < scalars.shape[1]:
-                    scalars[0, replicate, time] = work[result + lane] + minimum_loss
+                if replicate < scalars.shape[2]:
+                    scalars[time, 0, replicate] = work[result + lane] + minimum_loss
             # balance, drift, ledger
             has_ledger = len(ledger_balance) > 1
             square, moved, kept, missed = zero, zero, zero, zero
@@ -102,8 +102,8 @@ def _record_blocks(one, blocks, state, given, ledgers, out, time, work):  # type
                 store(work, result, value)
                 for lane in range(w):
                     replicate = b * w + lane
-                    if replicate < scalars.shape[1]:
-                        scalars[which, replicate, time] = math.sqrt(work[result + lane])
+                    if replicate < scalars.shape[2]:
+                        scalars[time, which, replicate] = math.sqrt(work[result + lane])
             # spectra, always orthogonalising the shorter side
             view, place = work[buffer:], work[values:]
             for target, first, last in ((outz, 0, n), (out1, 0, p), (out2, p, n)):
@@ -120,24 +120,24 @@ def _record_blocks(one, blocks, state, given, ledgers, out, time, work):  # type
                     singular_values_in_lanes(view, r, rows, place, one)
                 for lane in range(w):
                     replicate = b * w + lane
-                    if replicate < scalars.shape[1]:
+                    if replicate < scalars.shape[2]:
                         for mode in range(target.shape[2]):
-                            target[replicate, time, mode] = place[mode * w + lane]
+                            target[time, replicate, mode] = place[mode * w + lane]
             for lane in range(w):
                 replicate = b * w + lane
-                if replicate < scalars.shape[1]:
+                if replicate < scalars.shape[2]:
                     value = -math.inf
                     if full_rank:
                         value = 0.0
                         for mode in range(n):
-                            value += math.log(outz[replicate, time, mode])
-                    scalars[1, replicate, time] = 2.0 * value
+                            value += math.log(outz[time, replicate, mode])
+                    scalars[time, 1, replicate] = 2.0 * value
                     if diverged_at[replicate] >= 0:
                         for which in range(6):
-                            scalars[which, replicate, time] = math.nan
+                            scalars[time, which, replicate] = math.nan
                         for target in (outz, out1, out2):
                             for mode in range(target.shape[2]):
-                                target[replicate, time, mode] = math.nan
+                                target[time, replicate, mode] = math.nan
 
     return implementation
 
