@@ -181,7 +181,9 @@ def _scaling(r: Results) -> str:
         "## Cost against the size\n",
         _when(r),
         "Label-noise descent through `simulate`, default ledger, only start and end recorded. 512 trajectories (64 "
-        "where p ≥ 50). The last column counts the multiply-adds of the reduced step that a nanosecond brings.\n",
+        "where p ≥ 50). The last column counts the multiply-adds of the reduced step that a nanosecond brings, the "
+        "ledger's not among them: where l < p + k the default ledger is the balance's, which costs more than the step "
+        "itself. Up to p·k = 20 kernels are unrolled, beyond they loop over tiles.\n",
         "![Cost against p, k, l, trajectories and threads](benchmarks-scaling.svg)\n",
     ]
     for axis, rows in r["axes"].items():
