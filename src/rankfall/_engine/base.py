@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -20,6 +20,7 @@ class Unit:
         first: First block.
         last: One past the last block.
         lock: Held while the unit moves.
+        memory: Working memory that its engine keeps with it.
         rounds: Rounds it has finished. A round that is asked for twice, as can happen when Ctrl-C falls between the
             request and its bookkeeping, is done once.
     """
@@ -27,6 +28,7 @@ class Unit:
     first: int
     last: int
     lock: threading.Lock = field(default_factory=threading.Lock)
+    memory: tuple[Any, ...] | None = None
     rounds: int = 0
 
 

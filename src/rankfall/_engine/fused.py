@@ -11,6 +11,7 @@ from rankfall._engine.save import Saver, _square
 from rankfall._kernels.generator import Variant
 from rankfall._kernels.layout import FLUSH, Layout, pack_lanes, unpack_lanes
 from rankfall._kernels.loader import kernel
+from rankfall._kernels.minibatch import batch_buffer
 from rankfall._kernels.tiles import COLUMN_TILE, scratch_size
 from rankfall._kernels.vector import aligned_zeros
 from rankfall._plan import Plan
@@ -76,12 +77,9 @@ class FusedEngine:
     def advance(self, unit: Unit, begin: int, end: int) -> None:
         """Move the blocks of a unit from step `begin` to step `end`."""
         plan, layout = self._plan, self.layout
-        p, k, w = layout.n_inputs, layout.n_outputs, layout.lanes
-        data: tuple[Any, ...] = ()
-        if self._data is not None:
-            b = self._data[-2]
-            buffers = (np.zeros(b * w, dtype=np.int64), aligned_zeros((b * k + 4) * w))
-            data = (*self._data[:2], *buffers, *self._data[2:])
+        if unit.memory is None:
+            unit.memory = self._working_memory()
+        scratch, data = unit.memory
         self._kernel(
             self._state,
             plan.gain,
@@ -100,9 +98,18 @@ class FusedEngine:
             self._gram_weights,
             self._extremes,
             self._diverged_at,
-            aligned_zeros(scratch_size(p, k, layout.columns, w, self._variant.step_batch)),
+            scratch,
             data,
         )
+
+    def _working_memory(self) -> tuple[Any, ...]:
+        p, k, w = self.layout.n_inputs, self.layout.n_outputs, self.layout.lanes
+        scratch = aligned_zeros(scratch_size(p, k, self.layout.columns, w, self._variant.step_batch))
+        if self._data is None:
+            return scratch, ()
+        inputs, b = self._data[0], self._data[-2]
+        buffers = (batch_buffer(b, len(inputs), w), aligned_zeros((b * k + 4) * w))
+        return scratch, (*self._data[:2], *buffers, *self._data[2:])
 
     def record(self, unit: Unit, index: int) -> None:
         """Write save point `index` for a unit that stands there."""

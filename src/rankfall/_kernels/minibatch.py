@@ -20,15 +20,29 @@ from rankfall._kernels.philox import (
 )
 
 _u64 = np.uint64
+# Above this size of a batch, marks beside the samples are quicker than a search in the batch.
+_SEARCHED = 24
+
+
+def batch_buffer(batch_size: int, n_samples: int, lanes: int) -> np.ndarray:
+    """Memory of one thread for the numbers of the samples that it draws."""
+    return np.zeros(batch_size * lanes + (n_samples + 1 if batch_size > _SEARCHED else 0), dtype=np.int64)
 
 
 @njit(error_model="numpy", nogil=True)
-def draw_batch(batch, first, stride, n_samples, batch_size, k0, k1, replicate, step):  # type: ignore[no-untyped-def]
+def draw_batch(batch, first, stride, n_samples, batch_size, k0, k1, replicate, step, marks):  # type: ignore[no-untyped-def]
     """Fill batch[first + t·stride] with `batch_size` different sample numbers (Floyd's algorithm).
 
     Word t of the stream decides sample t: u = word·(j+1)/2³², j = n − b + t, taken as it is if it is new and replaced
     by j otherwise. A 32-bit word makes u uniform up to n/2³².
+
+    From `marks` on, unless it is negative, batch holds n + 1 more numbers by which a sample is known to have been drawn
+    without a search: each draw has a stamp, the last of the numbers.
     """
+    stamp = np.int64(0)
+    if marks >= 0:
+        stamp = batch[marks + n_samples] + 1
+        batch[marks + n_samples] = stamp
     words = (MASK, MASK, MASK, MASK)
     for t in range(batch_size):
         if t % 4 == 0:
@@ -37,10 +51,15 @@ def draw_batch(batch, first, stride, n_samples, batch_size, k0, k1, replicate, s
         word = words[0] if part == 0 else words[1] if part == 1 else words[2] if part == 2 else words[3]
         j = n_samples - batch_size + t
         u = np.int64((word * _u64(j + 1)) >> SHIFT)
-        for earlier in range(t):
-            if batch[first + earlier * stride] == u:
-                u = j
-                break
+        if marks >= 0:
+            if batch[marks + u] == stamp:
+                u = np.int64(j)
+            batch[marks + u] = stamp
+        else:
+            for earlier in range(t):
+                if batch[first + earlier * stride] == u:
+                    u = np.int64(j)
+                    break
         batch[first + t * stride] = u
 
 
@@ -83,8 +102,9 @@ def _minibatch_increment(  # type: ignore[no-untyped-def]
         n_samples, p = inputs.shape
         k = labels.shape[1]
         target = tail + p * k * w
+        marks = batch_size * w if len(batch) > batch_size * w else -1
         for lane in range(w):
-            draw_batch(batch, lane, w, n_samples, batch_size, k0, k1, replicate + _u64(lane), _u64(step))
+            draw_batch(batch, lane, w, n_samples, batch_size, k0, k1, replicate + _u64(lane), _u64(step), marks)
             if root_noise > 0.0:
                 draw_batch_noise(noise, lane, w, batch_size * k, double, k0, k1, replicate + _u64(lane), _u64(step))
         for n in range(p * k):

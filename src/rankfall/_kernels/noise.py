@@ -44,7 +44,7 @@ def _fill_batches(chosen, noise, n_samples, first_replicate, first_step, double,
     for i in range(chosen.shape[0]):
         for s in range(chosen.shape[1]):
             replicate, step = _u64(first_replicate + i), _u64(first_step + s)
-            draw_batch(chosen[i, s], 0, 1, n_samples, chosen.shape[2], k0, k1, replicate, step)
+            draw_batch(chosen[i, s], 0, 1, n_samples, chosen.shape[2], k0, k1, replicate, step, -1)
             draw_batch_noise(noise[i, s], 0, 1, noise.shape[2], double, k0, k1, replicate, step)
 
 

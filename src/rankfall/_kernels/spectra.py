@@ -73,10 +73,17 @@ def _singular_values_in_lanes(columns, count, length, values, one):  # type: ign
         for _ in range(_MAX_SWEEPS):
             rotated = False
             # A round-robin tournament: the pairs of a round are disjoint, so that the processor overlaps them.
-            for game in range((players - 1) * (players // 2)):
-                day, table = game // (players // 2), game % (players // 2)
-                i = players - 1 if table == 0 else (day + table) % (players - 1)
-                j = (day + players - 1 - table) % (players - 1)
+            day, table = 0, 0
+            for _ in range((players - 1) * (players // 2)):
+                i = players - 1 if table == 0 else day + table
+                j = day - table
+                if table > 0 and i >= players - 1:
+                    i -= players - 1
+                if j < 0:
+                    j += players - 1
+                table += 1
+                if table == players // 2:
+                    day, table = day + 1, 0
                 if i > j:
                     i, j = j, i
                 if j >= count:
