@@ -40,7 +40,7 @@ def generated():
 def forget(monkeypatch):
     """As a new process would."""
     monkeypatch.setattr(loader, "cache_folder", cache(loader.cache_folder.__wrapped__))
-    monkeypatch.setattr(loader, "_load", cache(loader._load.__wrapped__))
+    monkeypatch.setattr(loader, "load", cache(loader.load.__wrapped__))
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_a_default_folder_that_cannot_be_written_is_replaced_by_a_private_one(bl
 
 
 def reload():
-    loader._load.cache_clear()
+    loader.load.cache_clear()
     return kernel(TINY)
 
 

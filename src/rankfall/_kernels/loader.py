@@ -72,7 +72,8 @@ def _import(path: Path, name: str) -> ModuleType:
 
 
 @cache
-def _load(name: str, text: str) -> Callable[..., Any]:
+def load(name: str, text: str) -> Callable[..., Any]:
+    """The function `advance` of a module of this text, compiled at its first call or loaded from the cache."""
     path = cache_folder() / f"{name}.py"
     # An unchanged file keeps its time stamp, by which numba recognises its own cache.
     if not path.exists() or path.read_text(encoding="utf-8") != text:
@@ -86,4 +87,4 @@ def _load(name: str, text: str) -> Callable[..., Any]:
 
 def kernel(variant: Variant) -> Callable[..., Any]:
     """The `advance` function of a variant, compiled at its first call or loaded from the cache."""
-    return _load(variant.name, (generator if variant.unrolled else tiles).source(variant))
+    return load(variant.name, (generator if variant.unrolled else tiles).source(variant))

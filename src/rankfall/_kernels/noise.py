@@ -21,7 +21,7 @@ __all__ = ["batches", "normals"]
 _u64 = np.uint64
 
 
-@njit(error_model="numpy", nogil=True, cache=True)
+@njit(error_model="numpy", nogil=True)
 def _fill(out, first_replicate, first_group, calls, double, k0, k1):  # type: ignore[no-untyped-def]
     per_call = 2 if double else 4
     for i in range(out.shape[0]):
@@ -39,7 +39,7 @@ def _fill(out, first_replicate, first_group, calls, double, k0, k1):  # type: ig
                     out[i, g, at + 2], out[i, g, at + 3] = normal_pair_single(c, d)
 
 
-@njit(error_model="numpy", nogil=True, cache=True)
+@njit(error_model="numpy", nogil=True)
 def _fill_batches(chosen, noise, n_samples, first_replicate, first_step, double, k0, k1):  # type: ignore[no-untyped-def]
     for i in range(chosen.shape[0]):
         for s in range(chosen.shape[1]):

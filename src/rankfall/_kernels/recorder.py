@@ -10,12 +10,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from numba import njit
 from numba.extending import overload
 
-from rankfall._kernels import vector
+from rankfall._kernels import loader, vector
 from rankfall._kernels.spectra import singular_values_in_lanes
-from rankfall._kernels.vector import splat1, splat2, splat4, splat8  # type: ignore[attr-defined]
 
 __all__ = ["LANE_LIMIT", "recorder", "work_size"]
 
@@ -142,33 +140,20 @@ def _record_blocks(one, blocks, state, given, ledgers, out, time, work):  # type
     return implementation
 
 
-_COMPILE: dict[str, Any] = {"error_model": "numpy", "nogil": True, "cache": True}
+_TEXT = """\
+from numba import njit
+from rankfall._kernels.recorder import record_blocks
+from rankfall._kernels.vector import splat{lanes}
 
-
-@njit(**_COMPILE)
-def _record1(blocks, state, given, ledgers, out, time, work):  # type: ignore[no-untyped-def]
-    record_blocks(splat1(1.0), blocks, state, given, ledgers, out, time, work)
-
-
-@njit(**_COMPILE)
-def _record2(blocks, state, given, ledgers, out, time, work):  # type: ignore[no-untyped-def]
-    record_blocks(splat2(1.0), blocks, state, given, ledgers, out, time, work)
-
-
-@njit(**_COMPILE)
-def _record4(blocks, state, given, ledgers, out, time, work):  # type: ignore[no-untyped-def]
-    record_blocks(splat4(1.0), blocks, state, given, ledgers, out, time, work)
-
-
-@njit(**_COMPILE)
-def _record8(blocks, state, given, ledgers, out, time, work):  # type: ignore[no-untyped-def]
-    record_blocks(splat8(1.0), blocks, state, given, ledgers, out, time, work)
-
-
-_BY_LANES = {1: _record1, 2: _record2, 4: _record4, 8: _record8}
+@njit(error_model='numpy', nogil=True, cache=True)
+def advance(blocks, state, given, ledgers, out, time, work):
+    record_blocks(splat{lanes}(1.0), blocks, state, given, ledgers, out, time, work)
+"""
 
 
 def recorder(lanes: int) -> Callable[..., None]:
-    """The compiled recording of one lane width: `record_blocks` without its first argument."""
-    function: Callable[..., None] = _BY_LANES[lanes]
-    return function
+    """The compiled recording of one lane width: `record_blocks` without its first argument.
+
+    It comes through the loader as the kernels do, whose cache sees when a module that it is made from has changed.
+    """
+    return loader.load(f"record_lanes{lanes}", _TEXT.format(lanes=lanes))
