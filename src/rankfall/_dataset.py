@@ -79,7 +79,7 @@ def build_dataset(
     for row, name in enumerate(SCALARS):
         if not name.startswith("ledger") or plan.balance:
             add(name, over, recording.scalars[:saved, row].T)
-    if plan.determinant:
+    if recording.ledger is not None:
         add("ledger_log_det", over, recording.ledger[:saved].T)
     for name, values in (("W1", recording.W1), ("W2", recording.W2), ("Z", recording.Z)):
         add(f"singular_values_{name}", (*over, f"mode_{name}"), values[:saved].swapaxes(0, 1))

@@ -129,8 +129,7 @@ def simulate(
             raise InvalidInput(
                 f"start='shared' needs one start, but the network holds {len(network.W1)}; give one W1 and W2."
             )
-        if len(network.W1) != count:
-            raise InvalidInput(f"the network holds {len(network.W1)} starts, but replicates={count} was asked for.")
+        network.check_replicates(count)
     if not isinstance(weights, bool | np.bool_):
         raise InvalidInput(f"weights must be True or False, got {weights!r}.")
     report, close = make_callback(progress)
@@ -179,7 +178,13 @@ class _Run:
         self.count, self.seed = int(arguments["replicates"]), int(arguments["seed"])
         self.settings = describe(problem, network, method, plan, arguments)
         self.recording = Recording.empty(
-            self.count, len(plan.times), network.n_inputs, network.width, network.n_outputs, arguments["weights"]
+            self.count,
+            len(plan.times),
+            network.n_inputs,
+            network.width,
+            network.n_outputs,
+            arguments["weights"],
+            plan.determinant,
         )
         self.shared = arguments["start"] == "shared"
         self.position: Position = Position()
@@ -294,13 +299,6 @@ class _Run:
         from rankfall._dataset import build_dataset
 
         assert self.engine is not None
-        extra: dict[str, np.ndarray] = {}
-        largest = getattr(self.engine, "largest_increment", None)
-        if largest is not None:
-            extra["largest_increment"] = largest
-        taken = getattr(self.engine, "steps_taken", None)
-        if taken is not None:
-            extra["steps_taken"] = taken
         return build_dataset(
             self.problem,
             self.network,
@@ -312,7 +310,7 @@ class _Run:
             seed=self.seed,
             diverged=self.engine.diverged(),
             interrupted=interrupted,
-            per_replicate=extra,
+            per_replicate=self.engine.per_replicate(),
         )
 
 

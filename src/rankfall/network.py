@@ -143,6 +143,11 @@ class LinearNetwork:
         """Whether width ≥ n_inputs + n_outputs, so that M = ZZᵀ can have full rank."""
         return self.width >= self.n_inputs + self.n_outputs
 
+    def check_replicates(self, replicates: int) -> None:
+        """Raise `InvalidInput` if given starts are for another number of replicates."""
+        if self.W1 is not None and self.W1.ndim == 3 and len(self.W1) != replicates:
+            raise InvalidInput(f"the network holds {len(self.W1)} starts, but replicates={replicates} was asked for.")
+
     def draw(self, replicates: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return starting weights, shapes (replicates, p, l) and (replicates, l, k).
 
@@ -154,8 +159,7 @@ class LinearNetwork:
         count = _checks.whole_number(replicates, "replicates")
         p, l, k = self.n_inputs, self.width, self.n_outputs
         if self.W1 is not None and self.W2 is not None:
-            if self.W1.ndim == 3 and len(self.W1) != count:
-                raise InvalidInput(f"the network holds {len(self.W1)} starts, but replicates={count} was asked for.")
+            self.check_replicates(count)
             return (
                 np.broadcast_to(self.W1, (count, p, l)).copy(),
                 np.broadcast_to(self.W2, (count, l, k)).copy(),

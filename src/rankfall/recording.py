@@ -46,7 +46,7 @@ class Recording:
         W1: σ(W1), shape (time, replicate, mode).
         W2: σ(W2).
         Z: σ(Z).
-        ledger: Σ log |det(a I + Ĥ)|-contribution of the k×k determinants, shape (time, replicate).
+        ledger: The determinant ledger, shape (time, replicate), or None where it is not kept.
         weights1: W1 itself, shape (time, replicate, p, width), or None.
         weights2: W2 itself, or None.
     """
@@ -55,12 +55,14 @@ class Recording:
     W1: np.ndarray
     W2: np.ndarray
     Z: np.ndarray
-    ledger: np.ndarray
+    ledger: np.ndarray | None
     weights1: np.ndarray | None
     weights2: np.ndarray | None
 
     @classmethod
-    def empty(cls, replicates: int, times: int, p: int, width: int, k: int, weights: bool) -> Recording:
+    def empty(
+        cls, replicates: int, times: int, p: int, width: int, k: int, weights: bool, determinant: bool = False
+    ) -> Recording:
         """Allocate for a run of these sizes."""
 
         def blank(*shape: int) -> np.ndarray:
@@ -71,7 +73,7 @@ class Recording:
             blank(replicates, min(p, width)),
             blank(replicates, min(k, width)),
             blank(replicates, min(p + k, width)),
-            blank(replicates),
+            blank(replicates) if determinant else None,
             blank(replicates, p, width) if weights else None,
             blank(replicates, width, k) if weights else None,
         )

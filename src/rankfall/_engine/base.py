@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from rankfall._kernels.layout import Layout
+
 __all__ = ["Engine", "Unit", "split_blocks"]
 
 
@@ -30,6 +32,10 @@ class Unit:
     lock: threading.Lock = field(default_factory=threading.Lock)
     memory: tuple[Any, ...] | None = None
     rounds: int = 0
+
+    def replicates(self, layout: Layout) -> slice:
+        """The replicates in its blocks, without the padding of the last one."""
+        return slice(self.first * layout.lanes, min(self.last * layout.lanes, layout.replicates))
 
 
 def split_blocks(blocks: int, parts: int) -> list[Unit]:
@@ -66,3 +72,6 @@ class Engine(Protocol):
 
     def diverged(self) -> np.ndarray:
         """Time at which each replicate diverged, NaN for the others."""
+
+    def per_replicate(self) -> dict[str, np.ndarray]:
+        """What the dataset says of each replicate besides its outcome, by name."""

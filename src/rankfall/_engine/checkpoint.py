@@ -128,10 +128,6 @@ class Checkpoint:
                 "or remove the file to begin anew."
             )
 
-    def remove(self) -> None:
-        """Take the file away, after the run is complete."""
-        self.path.unlink(missing_ok=True)
-
 
 def _differences(there: Any, here: Any, name: str = "") -> list[str]:
     if isinstance(there, dict) and isinstance(here, dict):

@@ -46,7 +46,6 @@ class FlowEngine:
         self._failed_at = np.full(count, -1.0)
         self._diverged_at = np.full(self.layout.blocks * lanes, -1, dtype=np.int64)
         self._edges = plan.edges
-        self._no_ledger = np.zeros(self.layout.blocks * lanes)
 
     @property
     def is_compiled(self) -> bool:
@@ -60,8 +59,8 @@ class FlowEngine:
 
     def advance(self, unit: Unit, begin: int, end: int) -> None:
         """Move the blocks of a unit from tick `begin` to tick `end`."""
-        w, count = self.layout.lanes, self.layout.replicates
-        first, last = unit.first * w, min(unit.last * w, count)
+        here = unit.replicates(self.layout)
+        first, last = here.start, here.stop
         if self._plan.adaptive:
             for tick in range(begin, end):
                 self._advance(first, last, float(self._edges[tick]), float(self._edges[tick + 1]))
@@ -88,11 +87,10 @@ class FlowEngine:
 
     def record(self, unit: Unit, index: int) -> None:
         """Write save point `index` for a unit that stands there."""
-        w, count = self.layout.lanes, self.layout.replicates
-        first, last = unit.first * w, min(unit.last * w, count)
+        w = self.layout.lanes
         size = self.layout.rows * self.layout.columns * w
-        self._lanes[unit.first * size : unit.last * size] = pack_lanes(self._state[first:last], w)
-        self.saver(unit, index, self._lanes, None, self._diverged_at, self._no_ledger)
+        self._lanes[unit.first * size : unit.last * size] = pack_lanes(self._state[unit.replicates(self.layout)], w)
+        self.saver(unit, index, self._lanes, None, self._diverged_at, None)
 
     def export(self) -> dict[str, np.ndarray]:
         """State and step control, replicate by replicate."""
@@ -113,7 +111,6 @@ class FlowEngine:
         """Time at which each replicate failed, NaN for the others."""
         return np.where(self._failed_at >= 0, self._failed_at, np.nan)
 
-    @property
-    def steps_taken(self) -> np.ndarray:
+    def per_replicate(self) -> dict[str, np.ndarray]:
         """Steps that each replicate took."""
-        return self._taken
+        return {"steps_taken": self._taken}

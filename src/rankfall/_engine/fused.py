@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rankfall._engine.base import Unit
-from rankfall._engine.save import Saver, _square
+from rankfall._engine.save import Saver, pad_square
 from rankfall._kernels.generator import Variant
 from rankfall._kernels.layout import FLUSH, Layout, pack_lanes, unpack_lanes
 from rankfall._kernels.loader import kernel
@@ -53,7 +53,7 @@ class FusedEngine:
         size = self.layout.blocks * lanes
         self._log_ledger, self._extremes = np.zeros(size), np.zeros(size)
         self._diverged_at = np.full(size, -1, dtype=np.int64)
-        self._balance = pack_lanes(_square(balance(in_memory, p), stored), lanes) if plan.balance else np.zeros(1)
+        self._balance = pack_lanes(pad_square(balance(in_memory, p), stored), lanes) if plan.balance else np.zeros(1)
         if self._variant.step == "geometric":
             grown = 1.0 - plan.row_factors**-2
             self._gram_weights = np.concatenate([grown[:p], -grown[p:]])
@@ -113,8 +113,11 @@ class FusedEngine:
 
     def record(self, unit: Unit, index: int) -> None:
         """Write save point `index` for a unit that stands there."""
-        assert self._plan.steps is not None
-        change = 2.0 * self._log_ledger + float(self._plan.steps[index]) * self._ledger_per_step
+        change = None
+        if self._plan.determinant:
+            assert self._plan.steps is not None
+            here = unit.replicates(self.layout)
+            change = 2.0 * self._log_ledger[here] + float(self._plan.steps[index]) * self._ledger_per_step
         self.saver(unit, index, self._state, self._ledger(), self._diverged_at, change)
 
     def _ledger(self) -> np.ndarray | None:
@@ -151,12 +154,11 @@ class FusedEngine:
         step = self._diverged_at[: self.layout.replicates]
         return np.where(step >= 0, step * self._plan.step_length, np.nan)
 
-    @property
-    def largest_increment(self) -> np.ndarray | None:
-        """Largest ‖H‖_F that each replicate met; None but for the geometric integrator."""
+    def per_replicate(self) -> dict[str, np.ndarray]:
+        """Largest ‖H‖_F that each replicate met, for the geometric integrator."""
         if self._variant.step != "geometric":
-            return None
-        return np.sqrt(self._extremes[: self.layout.replicates])
+            return {}
+        return {"largest_increment": np.sqrt(self._extremes[: self.layout.replicates])}
 
 
 def _variant(p: int, k: int, method: Method, plan: Plan, lanes: int) -> Variant:

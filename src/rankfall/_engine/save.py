@@ -11,7 +11,7 @@ from rankfall._kernels.vector import aligned_zeros
 from rankfall._plan import Plan
 from rankfall.recording import Recording, balance, record_large
 
-__all__ = ["Saver"]
+__all__ = ["Saver", "pad_square"]
 
 
 class Saver:
@@ -35,7 +35,7 @@ class Saver:
         self._nothing = np.zeros(1)
         self._start_balance = balance(start, layout.n_inputs)
         if self._in_lanes:
-            self._start_balance = pack_lanes(_square(self._start_balance, layout.columns), layout.lanes)
+            self._start_balance = pack_lanes(pad_square(self._start_balance, layout.columns), layout.lanes)
             self._record = recorder(layout.lanes)
             self._size = work_size(layout.n_inputs, layout.n_outputs, columns, layout.lanes)
 
@@ -56,20 +56,21 @@ class Saver:
         state: np.ndarray,
         ledger: np.ndarray | None,
         diverged_at: np.ndarray,
-        log_det_ledger: np.ndarray,
+        log_det_ledger: np.ndarray | None,
     ) -> None:
         """Write save point `index` for a unit.
 
         state: (block, column, row, lane), flat. ledger: the balance ledger (block, column, column, lane), flat, lower
-        triangles. diverged_at: by lane, −1 where it did not. log_det_ledger: by lane.
+        triangles. diverged_at: by lane, −1 where it did not. log_det_ledger: by replicate of the unit.
         """
         if self._in_lanes:
             self._save_in_lanes(unit, index, state, ledger, diverged_at)
         else:
             self._save_by_lapack(unit, index, state, ledger)
-        here = self._replicates(unit)
+        here = unit.replicates(self._layout)
         lost = diverged_at[here] >= 0
-        self.recording.ledger[index, here] = np.where(lost, np.nan, log_det_ledger[here])
+        if self.recording.ledger is not None and log_det_ledger is not None:
+            self.recording.ledger[index, here] = np.where(lost, np.nan, log_det_ledger)
         if self.recording.weights1 is not None:
             self._save_weights(unit, index, state, lost)
         if not self._in_lanes and lost.any():
@@ -77,10 +78,6 @@ class Saver:
             for values in (self.recording.W1, self.recording.W2, self.recording.Z):
                 values[index, rows] = np.nan
             self.recording.scalars[index, :, rows] = np.nan
-
-    def _replicates(self, unit: Unit) -> slice:
-        lanes = self._layout.lanes
-        return slice(unit.first * lanes, min(unit.last * lanes, self._layout.replicates))
 
     def _save_in_lanes(
         self, unit: Unit, index: int, state: np.ndarray, ledger: np.ndarray | None, diverged_at: np.ndarray
@@ -105,7 +102,7 @@ class Saver:
         )
 
     def _unpack(self, unit: Unit, flat: np.ndarray, a: int, b: int) -> np.ndarray:
-        here, lanes = self._replicates(unit), self._layout.lanes
+        here, lanes = unit.replicates(self._layout), self._layout.lanes
         part = flat[unit.first * a * b * lanes : unit.last * a * b * lanes]
         return unpack_lanes(part, here.stop - here.start, a, b, lanes)
 
@@ -114,7 +111,7 @@ class Saver:
         z = self._unpack(unit, state, layout.rows, layout.columns)[:, :, :r]
         lower = None if ledger is None else self._unpack(unit, ledger, layout.columns, layout.columns)[:, :r, :r]
         # One replicate at a time: the order of NumPy's sums may depend on how many there are.
-        for i, replicate in enumerate(range(*self._replicates(unit).indices(layout.replicates))):
+        for i, replicate in enumerate(range(*unit.replicates(self._layout).indices(layout.replicates))):
             raw = z[i : i + 1]
             error = None
             if lower is not None:
@@ -136,7 +133,7 @@ class Saver:
             kept.W1[index, replicate], kept.W2[index, replicate], kept.Z[index, replicate] = w1[0], w2[0], both[0]
 
     def _save_weights(self, unit: Unit, index: int, state: np.ndarray, lost: np.ndarray) -> None:
-        kept, layout, here = self.recording, self._layout, self._replicates(unit)
+        kept, layout, here = self.recording, self._layout, unit.replicates(self._layout)
         assert kept.weights1 is not None and kept.weights2 is not None
         z = self._plan.unscale[:, None] * self._unpack(unit, state, layout.rows, layout.columns)[:, :, : self._columns]
         z[lost] = np.nan
@@ -147,7 +144,7 @@ class Saver:
         kept.weights2[index, here] = z[:, p:].transpose(0, 2, 1)
 
 
-def _square(matrices: np.ndarray, size: int) -> np.ndarray:
+def pad_square(matrices: np.ndarray, size: int) -> np.ndarray:
     """Pad square matrices (replicate, r, r) with zeros to (replicate, size, size)."""
     missing = size - matrices.shape[1]
     return np.pad(matrices, ((0, 0), (0, missing), (0, missing))) if missing else matrices
