@@ -142,7 +142,7 @@ def simulate(
         with np.errstate(divide="ignore"):
             log_det = 2 * np.log(spectra["Z"]).sum(-1) if l >= p + k else np.full(replicates, -np.inf)
         row = {
-            "loss": np.array([problem.loss(W) for W in W1 @ W2]),
+            "loss": np.array([problem.evaluate(W) for W in W1 @ W2]),
             "log_det": log_det,
             **{f"singular_values_{name}": values for name, values in spectra.items()},
             "balance": np.linalg.norm(Q, axis=(1, 2)),

@@ -13,7 +13,7 @@ from rankfall._version import __version__
 from rankfall.methods import Flow, Method, StochasticGradientDescent
 from rankfall.network import LinearNetwork
 from rankfall.problem import Problem
-from rankfall.recording import SCALARS, VARIABLES, Recording
+from rankfall.recording import SCALARS, VARIABLES, Recording, observed_variables
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -83,6 +83,9 @@ def build_dataset(
         add("ledger_log_det", over, recording.ledger[:saved].T)
     for name, values in (("W1", recording.W1), ("W2", recording.W2), ("Z", recording.Z)):
         add(f"singular_values_{name}", (*over, f"mode_{name}"), values[:saved].swapaxes(0, 1))
+    for name, (dims, words, formula) in observed_variables(plan.observables).items():
+        values = recording.observed[name][:saved].swapaxes(0, 1)
+        variables[name] = ((*over, *dims), values, {"long_name": words, "formula": formula})
     note = _note_on_log_det(plan, network, recording)
     if note:
         variables["log_det"][2]["note"] = note

@@ -22,6 +22,7 @@ from rankfall.methods import (
 )
 from rankfall.network import LinearNetwork
 from rankfall.problem import Problem
+from rankfall.recording import OBSERVABLES
 
 __all__ = ["LedgerChoice", "Plan", "make_plan"]
 
@@ -50,6 +51,7 @@ class Plan:
         determinant: Whether the determinant ledger is kept.
         balance: Whether the balance ledger is kept.
         precision: Of the normals.
+        observables: What is recorded besides the variables that every run has.
     """
 
     times: np.ndarray
@@ -68,6 +70,7 @@ class Plan:
     determinant: bool
     balance: bool
     precision: NoisePrecision
+    observables: tuple[str, ...] = ()
 
     @property
     def adaptive(self) -> bool:
@@ -98,11 +101,13 @@ def make_plan(
     save_points: int | Sequence[float],
     ledger: LedgerChoice,
     noise_precision: NoisePrecision,
+    observables: Sequence[str] = (),
 ) -> Plan:
     """Check everything that does not depend on the replicates; raises `InvalidInput` before any work."""
     _check_kinds(problem, network, method)
     if noise_precision not in get_args(NoisePrecision):
         raise InvalidInput(f"noise_precision must be 'single' or 'double', got {noise_precision!r}.")
+    observed = _observables(observables)
     wanted = _save_times(save_points)
     flow = isinstance(method, Flow)
     d, basis = problem.eigenbasis()
@@ -166,6 +171,7 @@ def make_plan(
         determinant=determinant,
         balance=balance,
         precision=noise_precision,
+        observables=observed,
     )
 
 
@@ -195,6 +201,19 @@ def _check_kinds(problem: Any, network: Any, method: Any) -> None:
             "StochasticGradientDescent draws mini-batches and needs the data; make the problem with Problem.from_data, "
             "or use LabelNoiseDescent, which needs the statistics alone."
         )
+
+
+def _observables(names: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(names, str):
+        raise InvalidInput(f"observables must be a list of names, got the text {names!r}; write [{names!r}].")
+    try:
+        chosen = tuple(dict.fromkeys(names))
+    except TypeError:
+        raise InvalidInput(f"observables must be a list of names, got {names!r}.") from None
+    for name in chosen:
+        if name not in OBSERVABLES:
+            raise InvalidInput(f"observables must be among {', '.join(OBSERVABLES)}, got {name!r}.")
+    return chosen
 
 
 def _save_times(save_points: int | Sequence[float]) -> int | np.ndarray:

@@ -51,6 +51,7 @@ def simulate(
     save_points: int | Sequence[float] = 200,
     start: Literal["independent", "shared"] = "independent",
     weights: bool = False,
+    observables: Sequence[str] = (),
     ledger: LedgerChoice = "auto",
     noise_precision: NoisePrecision = "single",
     threads: int | None = None,
@@ -76,6 +77,7 @@ def simulate(
         save_points: How many evenly spaced times to keep, start and end included, or the times themselves.
         start: "independent" draws, or one "shared" by all replicates.
         weights: Keep W1 and W2 at the save points, in the original basis.
+        observables: What to keep besides, by name: "eigenvalues" (of M).
         ledger: Exact account kept at every step of a descent or of Euler–Maruyama: the "determinant"'s, the
             "balance"'s, "both" or "none". "auto" keeps the determinant's where det M ≠ 0, the balance's elsewhere.
         noise_precision: Precision of the normals' logarithm, sine and cosine: "single" (relative error 1e-7 of a
@@ -118,6 +120,7 @@ def simulate(
         save_points=save_points,
         ledger=ledger,
         noise_precision=noise_precision,
+        observables=observables,
     )
     count = _checks.whole_number(replicates, "replicates")
     seed = _checks.seed_number(seed)
@@ -146,6 +149,7 @@ def simulate(
         "save_points": int(save_points) if np.ndim(save_points) == 0 else np.asarray(save_points, float).tolist(),  # type: ignore[arg-type]
         "start": start,
         "weights": bool(weights),
+        "observables": list(plan.observables),
         "ledger": ledger,
         "noise_precision": noise_precision,
     }
@@ -185,6 +189,7 @@ class _Run:
             network.n_outputs,
             arguments["weights"],
             plan.determinant,
+            plan.observables,
         )
         self.shared = arguments["start"] == "shared"
         self.position: Position = Position()

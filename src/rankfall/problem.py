@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from rankfall import _checks
 from rankfall.errors import InvalidInput
 
-__all__ = ["Problem"]
+__all__ = ["Loss", "Problem"]
+
+Loss = Literal["squared", "logistic", "cross_entropy"]
 
 # Stream tag that keeps the draws of a problem apart from those of a network made with the same seed.
 _PROBLEM_STREAM = 0x70726F62
@@ -31,6 +33,7 @@ class Problem:
         n_samples: n, or None when unknown.
         inputs: X, shape (n_samples, n_inputs), or None for a problem made from statistics.
         labels: Y, shape (n_samples, n_outputs), or None for a problem made from statistics.
+        loss: "squared", "logistic" or "cross_entropy"; all but the squared loss need the data.
 
     Example:
         >>> import rankfall as rf
@@ -45,6 +48,7 @@ class Problem:
     n_samples: int | None = None
     inputs: np.ndarray | None = None
     labels: np.ndarray | None = None
+    loss: Loss = "squared"
     # Of the data that a reopened run was made from and does not hold.
     _minimum_loss: float | None = None
 
@@ -100,7 +104,7 @@ class Problem:
         return cls.from_data(inputs, labels)
 
     @classmethod
-    def from_data(cls, inputs: Any, labels: Any) -> Problem:
+    def from_data(cls, inputs: Any, labels: Any, *, loss: Loss = "squared") -> Problem:
         """Take inputs (n×p) and labels (n×k, or n values) as they are: nothing is centred or scaled.
 
         Raises:
@@ -112,6 +116,8 @@ class Problem:
             array([[1.5],
                    [4. ]])
         """
+        if loss not in get_args(Loss):
+            raise InvalidInput(f"loss must be one of {', '.join(get_args(Loss))}, got {loss!r}.")
         x = _checks.finite_matrix(inputs, "inputs", columns_ok=True)
         y = _checks.finite_matrix(labels, "labels", columns_ok=True)
         if len(x) != len(y):
@@ -125,7 +131,7 @@ class Problem:
             second_moment = float(np.sum(y * y) / n)
         if not (np.isfinite(covariance).all() and np.isfinite(cross).all() and np.isfinite(second_moment)):
             raise InvalidInput("the data overflow float64 when squared; rescale inputs and labels first.")
-        return cls(_frozen(covariance), _frozen(cross), second_moment, n, x, y)
+        return cls(_frozen(covariance), _frozen(cross), second_moment, n, x, y, loss)
 
     @classmethod
     def from_statistics(
@@ -229,7 +235,7 @@ class Problem:
             return float(np.sum(residual * residual) / (2 * len(residual)))
         return max(0.0, 0.5 * (self.label_second_moment - float(np.sum(self.cross_covariance * self.solution))))
 
-    def loss(self, product: Any) -> float:
+    def evaluate(self, product: Any) -> float:
         """L(W) of a product W = W1 W2, shape (n_inputs, n_outputs); above its minimum if tr(YᵀY)/n is unknown."""
         w = _checks.finite_matrix(product, "product")
         if w.shape != self.cross_covariance.shape:

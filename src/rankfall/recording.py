@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["SCALARS", "VARIABLES", "Recording", "balance", "record_large"]
+__all__ = ["OBSERVABLES", "SCALARS", "VARIABLES", "Recording", "balance", "observed_variables", "record_large"]
 
 VARIABLES: dict[str, tuple[str, str]] = {
     "loss": ("squared loss", "L = ‖X W1 W2 − Y‖²_F / 2n"),
@@ -37,6 +37,17 @@ VARIABLES: dict[str, tuple[str, str]] = {
 SCALARS = ("loss", "log_det", "balance", "balance_drift", "ledger_balance", "ledger_balance_error")
 
 
+# What `simulate(observables=…)` adds: observable → variable → (dimensions after replicate and time, words, formula).
+OBSERVABLES: dict[str, dict[str, tuple[tuple[str, ...], str, str]]] = {
+    "eigenvalues": {"eigenvalues": (("mode_Z",), "eigenvalues of M = ZZᵀ", "λ_i = σ_i(Z)², descending")},
+}
+
+
+def observed_variables(observables: tuple[str, ...]) -> dict[str, tuple[tuple[str, ...], str, str]]:
+    """The variables that these observables add, by name."""
+    return {name: entry for observable in observables for name, entry in OBSERVABLES[observable].items()}
+
+
 @dataclass(frozen=True, eq=False)
 class Recording:
     """Arrays that fill as the run goes on, the save point first: what is written at one time lies together.
@@ -49,6 +60,7 @@ class Recording:
         ledger: The determinant ledger, shape (time, replicate), or None where it is not kept.
         weights1: W1 itself, shape (time, replicate, p, width), or None.
         weights2: W2 itself, or None.
+        observed: What the observables add, by variable, shape (time, replicate, …).
     """
 
     scalars: np.ndarray
@@ -58,16 +70,31 @@ class Recording:
     ledger: np.ndarray | None
     weights1: np.ndarray | None
     weights2: np.ndarray | None
+    observed: dict[str, np.ndarray]
 
     @classmethod
     def empty(
-        cls, replicates: int, times: int, p: int, width: int, k: int, weights: bool, determinant: bool = False
+        cls,
+        replicates: int,
+        times: int,
+        p: int,
+        width: int,
+        k: int,
+        weights: bool,
+        determinant: bool = False,
+        observables: tuple[str, ...] = (),
     ) -> Recording:
         """Allocate for a run of these sizes."""
 
         def blank(*shape: int) -> np.ndarray:
             return np.empty((times, *shape))  # only what has been written is ever shown
 
+        sizes = {"mode_W1": min(p, width), "mode_W2": min(k, width), "mode_Z": min(p + k, width)}
+        sizes |= {f"{name}_other": size for name, size in sizes.items()}
+        observed = {
+            name: blank(replicates, *(sizes[dimension] for dimension in dimensions))
+            for name, (dimensions, _, _) in observed_variables(observables).items()
+        }
         return cls(
             blank(len(SCALARS), replicates),
             blank(replicates, min(p, width)),
@@ -76,11 +103,13 @@ class Recording:
             blank(replicates) if determinant else None,
             blank(replicates, p, width) if weights else None,
             blank(replicates, width, k) if weights else None,
+            observed,
         )
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All arrays by name, for a checkpoint."""
-        return {name: value for name, value in vars(self).items() if value is not None}
+        fixed = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        return fixed | {f"observed_{name}": value for name, value in self.observed.items()}
 
 
 def record_large(

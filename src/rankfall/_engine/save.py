@@ -73,6 +73,7 @@ class Saver:
             self.recording.ledger[index, here] = np.where(lost, np.nan, log_det_ledger)
         if self.recording.weights1 is not None:
             self._save_weights(unit, index, state, lost)
+        self._save_observables(unit, index, state, lost)
         if not self._in_lanes and lost.any():
             rows = np.arange(here.start, here.stop)[lost]
             for values in (self.recording.W1, self.recording.W2, self.recording.Z):
@@ -100,6 +101,13 @@ class Saver:
             index,
             aligned_zeros(self._size),
         )
+
+    def _save_observables(self, unit: Unit, index: int, state: np.ndarray, lost: np.ndarray) -> None:
+        observed, here = self.recording.observed, unit.replicates(self._layout)
+        if "eigenvalues" in observed:
+            observed["eigenvalues"][index, here] = self.recording.Z[index, here] ** 2
+        for values in observed.values():
+            values[index, here][lost] = np.nan
 
     def _unpack(self, unit: Unit, flat: np.ndarray, a: int, b: int) -> np.ndarray:
         here, lanes = unit.replicates(self._layout), self._layout.lanes
