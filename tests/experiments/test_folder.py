@@ -6,11 +6,12 @@ import pytest
 import rankfall as rf
 from rankfall.experiments._folder import ReportFolder
 
+PARTS = ["delta-0", "delta-2"]
 SETTINGS = {"replicates": 4, "label_noise": (0.0, 2.0)}
 
 
 def taken(path, settings=None, overwrite=False, version="1.0"):
-    return ReportFolder.prepare(path, "dichotomy", settings or SETTINGS, version=version, overwrite=overwrite)
+    return ReportFolder.prepare(path, "dichotomy", settings or SETTINGS, version=version, overwrite=overwrite, parts=PARTS)
 
 
 def prepare(*arguments, **options):

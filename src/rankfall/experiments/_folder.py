@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +18,10 @@ __all__ = ["ReportFolder"]
 Status = Literal["running", "partial", "complete"]
 _FORMAT = 1
 _RECORD = "settings.json"
-# What a report folder may hold; only these are ever removed.
-_OURS = (_RECORD, "verdicts.json", "index.html", "figure.svg", "figure.png", "delta-*.nc", "delta-*.checkpoint*")
+# What a report folder may hold besides the files of its parts; only these are ever removed.
+_OURS = (_RECORD, "verdicts.json", "index.html", "figure.svg", "figure.png")
+# A part's files start with its name, which comes from settings.json: nothing that leads out of the folder.
+_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 
 
 class ReportFolder:
@@ -41,7 +44,14 @@ class ReportFolder:
     @classmethod
     @contextlib.contextmanager
     def prepare(
-        cls, path: str | Path, experiment: str, settings: Mapping[str, Any], *, version: str, overwrite: bool
+        cls,
+        path: str | Path,
+        experiment: str,
+        settings: Mapping[str, Any],
+        *,
+        version: str,
+        overwrite: bool,
+        parts: Sequence[str] = (),
     ) -> Iterator[ReportFolder]:
         """Make or take over the folder, or say why not, before any work; keep other processes out meanwhile.
 
@@ -56,6 +66,7 @@ class ReportFolder:
             "experiment": experiment,
             "rankfall_version": version,
             "settings": json.loads(json.dumps(dict(settings))),
+            "parts": list(parts),
         }
         found = _read_record(folder)
         differences = [] if found is None or overwrite else _differences(found, wanted)
@@ -74,7 +85,7 @@ class ReportFolder:
                 yield cls(folder, found)
                 return
             report = cls(folder, wanted)
-            report._clear()
+            report._clear([*parts, *(found or {}).get("parts", [])])
             report.update(status="running")
             yield report
 
@@ -83,8 +94,9 @@ class ReportFolder:
         self.record = {**self.record, **entries}
         write_atomically(self.path / _RECORD, json.dumps(self.record, indent=2, ensure_ascii=False) + "\n")
 
-    def _clear(self) -> None:
-        for pattern in _OURS:
+    def _clear(self, parts: Sequence[Any]) -> None:
+        named = [name for name in parts if isinstance(name, str) and _PART.fullmatch(name)]
+        for pattern in [*_OURS, *(f"{name}.{ending}" for name in named for ending in ("nc", "checkpoint*"))]:
             for file in self.path.glob(pattern):
                 try:
                     file.unlink(missing_ok=True)

@@ -72,6 +72,7 @@ class Target:
         caption: What the figure shows.
         notes: Sentences that a reader must know.
         options: Words of the command line that make the same numbers.
+        shown: The settings as the page lists them, if not simply name by name.
     """
 
     name: str
@@ -84,3 +85,4 @@ class Target:
     caption: Callable[[Results], str]
     notes: Callable[[Results], list[str]] = lambda results: []
     options: Sequence[str] = field(default_factory=tuple)
+    shown: Callable[[Results], Mapping[str, str]] | None = None

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shlex
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -12,18 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import rankfall as rf
 from rankfall import _checks, datasets, laws
-from rankfall._files import write_atomically
+from rankfall.experiments import _dichotomy_page as texts
 from rankfall.experiments import claims
-from rankfall.experiments._dichotomy_page import data_file, environment, make_page, run_name, short
-from rankfall.experiments._folder import ReportFolder, Status
-from rankfall.report import render_figure, render_page, reproduction
+from rankfall.experiments._page import short
+from rankfall.experiments._runner import Outcome, run_target
+from rankfall.experiments._target import Part, Results, Target, Work
+from rankfall.report import reproduction
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from rankfall.laws import Verdict
 
-__all__ = ["Outcome", "Settings", "run"]
+__all__ = ["Settings", "run", "target"]
 
 
 @dataclass(frozen=True)
@@ -121,14 +119,14 @@ class Settings:
         assert self.n_samples is not None and self.n_inputs is not None and self.n_outputs is not None
         return rf.Problem.gaussian(self.n_samples, self.n_inputs, self.n_outputs, seed=self.seed)
 
-    def command(self, folder: str | Path) -> str:
-        """What to type to make the same report."""
-        words = ["rankfall", "reproduce"]
+    def options(self) -> list[str]:
+        """What to type behind `rankfall reproduce dichotomy` to make the same report."""
+        words = []
         for name, value in asdict(self).items():
             for each in value if isinstance(value, tuple) else (value,):
                 if each is not None:
                     words += [f"--{name.replace('_', '-')}", short(each) if isinstance(each, float) else str(each)]
-        return shlex.join([*words, "--out", str(folder)])
+        return words
 
 
 _GAUSSIAN = Settings(
@@ -160,35 +158,37 @@ _REAL = {
 }
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What `run` leaves.
+def target(settings: Settings) -> Target:
+    """The figure as a target of `rankfall reproduce`."""
+    problem = settings.problem()
+    network = rf.LinearNetwork.gaussian(problem.n_inputs, settings.width, problem.n_outputs, settings.scale)
 
-    Attributes:
-        folder: The report folder.
-        status: "complete", or "partial" after an interruption.
-        claims: The figure's claims.
-        laws: Verdicts of every law, by the name of the run.
-        was_complete: The report had been there before, nothing was run.
-        settings: What it was made with.
-    """
+    def part(noise: float) -> Part:
+        return Part(
+            name=f"delta-{short(noise)}",
+            title=texts.run_name(noise),
+            compute=lambda work: _simulate(settings, problem, network, noise, work),
+            laws=lambda run: laws.check(run, problem),
+        )
 
-    folder: Path
-    status: Status
-    claims: list[Verdict]
-    laws: dict[str, list[Verdict]]
-    was_complete: bool
-    settings: Settings
+    names = {noise: part(noise) for noise in settings.label_noise}
 
-    @property
-    def verdicts(self) -> list[Verdict]:
-        """Claims and laws together."""
-        return [*self.claims, *(verdict for each in self.laws.values() for verdict in each)]
+    def by_noise(results: Results) -> dict[float, xr.Dataset]:
+        return {noise: results[part.name] for noise, part in names.items() if part.name in results}
 
-    @property
-    def failed(self) -> int:
-        """How many of them failed."""
-        return sum(verdict.passed is False for verdict in self.verdicts)
+    return Target(
+        name="dichotomy",
+        title="Label noise lowers the rank, gradient flow does not",
+        lead=texts.lead(settings, problem),
+        settings=asdict(settings),
+        parts=list(names.values()),
+        claims=lambda results: _claims(by_noise(results)),
+        figure=lambda results, columns: reproduction(by_noise(results), columns=columns),
+        caption=lambda results: texts.caption(settings, by_noise(results)),
+        notes=lambda results: texts.notes(settings, problem, by_noise(results)),
+        options=settings.options(),
+        shown=lambda results: texts.readable(settings, by_noise(results)),
+    )
 
 
 def run(
@@ -199,66 +199,17 @@ def run(
     threads: int | None = None,
     progress: Callable[[str, Any], None] | None = None,
 ) -> Outcome:
-    """Make the report, or continue one that was interrupted; Ctrl-C leaves a valid partial report.
-
-    Args:
-        settings: What to run.
-        folder: Where; made if it is not there.
-        overwrite: Replace a report that is there already.
-        threads: Passed on to `rf.simulate`; the numbers do not depend on it.
-        progress: Called with the name of the run and an `rf.Progress`.
-
-    Returns:
-        The outcome; its status is "partial" if Ctrl-C was pressed.
-
-    Raises:
-        InvalidInput: The folder holds something else, or a report with other settings.
-        OutputError: The folder cannot be written.
-    """
-    problem = settings.problem()
-    network = rf.LinearNetwork.gaussian(problem.n_inputs, settings.width, problem.n_outputs, settings.scale)
-    with ReportFolder.prepare(
-        folder, "dichotomy", asdict(settings), version=rf.__version__, overwrite=overwrite
-    ) as report:
-        was_complete = report.status == "complete"
-        begun = time.monotonic()
-        runs: dict[float, xr.Dataset] = {}
-        interrupted = False
-        try:
-            for noise in settings.label_noise:
-                finished = _finished_run(report.path, noise)
-                if finished is None:
-                    finished = _simulate(settings, problem, network, noise, report.path, threads, progress)
-                    was_complete = False
-                runs[noise] = finished
-        except rf.SimulationInterrupted as stop:
-            interrupted = True
-            runs[noise] = stop.run
-            rf.save_run(stop.run, report.path / data_file(noise))
-        except KeyboardInterrupt:
-            interrupted = True
-        status: Status = "partial" if interrupted else "complete"
-        verdicts = {run_name(noise): laws.check(each, problem) for noise, each in runs.items()}
-        found = _claims(runs)
-        outcome = Outcome(report.path, status, found, verdicts, was_complete, settings)
-        if not was_complete:
-            _write(report, outcome, problem, runs, time.monotonic() - begun)
-    return outcome
+    """Make the report, or continue one that was interrupted: `run_target` of this target."""
+    return run_target(target(settings), folder, overwrite=overwrite, threads=threads, progress=progress)
 
 
 def _simulate(
-    settings: Settings,
-    problem: rf.Problem,
-    network: rf.LinearNetwork,
-    noise: float,
-    folder: Path,
-    threads: int | None,
-    progress: Callable[[str, Any], None] | None,
+    settings: Settings, problem: rf.Problem, network: rf.LinearNetwork, noise: float, work: Work
 ) -> xr.Dataset:
     method: Any = rf.GradientFlow()
     if noise > 0:
         method = rf.StochasticGradientFlow(noise, settings.step_size, settings.batch_size)
-    result = rf.simulate(
+    return rf.simulate(
         problem,
         network,
         method,
@@ -267,22 +218,10 @@ def _simulate(
         replicates=settings.replicates,
         seed=settings.seed,
         save_points=settings.save_points,
-        threads=threads,
-        progress=False if progress is None else lambda state: progress(run_name(noise), state),
-        checkpoint=folder / f"delta-{short(noise)}.checkpoint",
+        threads=work.threads,
+        progress=work.progress,
+        checkpoint=work.checkpoint,
     )
-    rf.save_run(result, folder / data_file(noise))
-    return result
-
-
-def _finished_run(folder: Path, noise: float) -> xr.Dataset | None:
-    try:
-        found = rf.open_run(folder / data_file(noise))
-    except (rf.NotARun, OSError):
-        return None
-    if any(str(outcome).startswith("interrupted") for outcome in found["outcome"].values):
-        return None
-    return found
 
 
 def _claims(runs: dict[float, xr.Dataset]) -> list[Verdict]:
@@ -297,29 +236,3 @@ def _claims(runs: dict[float, xr.Dataset]) -> list[Verdict]:
             found.append(claims.determinant_decay(each))
         found += claims.fallen_modes(each, noise)
     return found
-
-
-def _write(
-    report: ReportFolder, outcome: Outcome, problem: rf.Problem, runs: dict[float, xr.Dataset], seconds: float
-) -> None:
-    folder, settings = report.path, outcome.settings
-    report.update(status="running")
-    svg = narrow = None
-    if runs:
-        figure = reproduction(runs)
-        svg, narrow = render_figure(figure, "svg"), render_figure(reproduction(runs, columns=1), "svg")
-        write_atomically(folder / "figure.svg", svg)
-        write_atomically(folder / "figure.png", render_figure(figure, "png"))
-    record = {
-        "status": outcome.status,
-        "failed": outcome.failed,
-        "claims": [verdict.to_dict() for verdict in outcome.claims],
-        "laws": {name: [verdict.to_dict() for verdict in each] for name, each in outcome.laws.items()},
-    }
-    write_atomically(folder / "verdicts.json", json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    command = settings.command(folder)
-    made_with = environment() | {"seconds in this session": f"{seconds:.1f}"}
-    write_atomically(
-        folder / "index.html", render_page(make_page(outcome, problem, runs, (svg, narrow), command, made_with))
-    )
-    report.update(status=outcome.status, command=command, environment=made_with)

@@ -17,7 +17,7 @@ from rankfall.report import style
 if TYPE_CHECKING:
     from rankfall.laws import Verdict
 
-__all__ = ["Page", "VerdictTable", "inline_svg", "number", "render_page"]
+__all__ = ["Page", "VerdictTable", "inline_svg", "number", "render_page", "tally", "template_named"]
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,7 @@ class Page:
 
 def render_page(page: Page) -> str:
     """Return the page as one HTML document without references to anything but the files beside it."""
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters["number"] = number
-    template = environment.from_string(resources.files(__package__).joinpath("page.html.j2").read_text("utf-8"))
+    template = template_named("page.html.j2")
     figures = {
         "figure": None if page.figure is None else Markup(inline_svg(page.figure)),
         "narrow_figure": None
@@ -79,6 +77,18 @@ def render_page(page: Page) -> str:
     # One piece per option, so that lines do not break inside "--label-noise".
     pieces = re.split(r" (?=--)", page.command)
     return template.render(page=page, **figures, tally=tally(everything), command_pieces=pieces)
+
+
+def template_named(name: str) -> jinja2.Template:
+    """A template of this folder."""
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        loader=jinja2.FunctionLoader(lambda each: resources.files(__package__).joinpath(each).read_text("utf-8")),
+    )
+    environment.filters["number"] = number
+    return environment.get_template(name)
 
 
 def tally(verdicts: Iterable[Verdict]) -> dict[str, int]:

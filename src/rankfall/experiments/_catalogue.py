@@ -1,0 +1,47 @@
+"""The targets of `rankfall reproduce`, by name; nothing of a target is imported before it is wanted."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import fields
+from types import ModuleType
+from typing import Any
+
+from rankfall.errors import InvalidInput
+from rankfall.experiments._target import Target
+
+__all__ = ["TARGETS", "choose_target"]
+
+# In the order in which `--all` runs and shows them.
+TARGETS = {
+    "dichotomy": "det M and the singular values of W1, with and without label noise",
+}
+
+
+def choose_target(name: str, *, quick: bool = False, **chosen: Any) -> Target:
+    """The target of this name with these settings; one given as None counts as not given.
+
+    Raises:
+        InvalidInput: No such target, no such setting of this target, or a value out of range.
+    """
+    if name not in TARGETS:
+        import difflib
+
+        near = difflib.get_close_matches(name, TARGETS, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise InvalidInput(f"there is no target {name!r}; the targets are {', '.join(TARGETS)}.{hint}")
+    module: ModuleType = importlib.import_module(f"rankfall.experiments.{name}")
+    given = {key: value for key, value in chosen.items() if value is not None}
+    known = [field.name for field in fields(module.Settings)]
+    foreign = [_option(key) for key in given if key not in known]
+    if foreign:
+        raise InvalidInput(
+            f"{', '.join(foreign)} does not belong to the target {name}"
+            + (f", which takes {', '.join(_option(key) for key in known if key in chosen)}." if known else ".")
+        )
+    result: Target = module.target(module.Settings.choose(quick=quick, **given))
+    return result
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
