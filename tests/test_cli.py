@@ -92,6 +92,19 @@ def test_reproduce_refuses_bad_options_before_it_writes(tmp_path, options, messa
     assert not (tmp_path / "report").exists()
 
 
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (("dichotmy",), "there is no target 'dichotmy'; the targets are dichotomy.*Did you mean dichotomy"),
+        (("--all", "dichotomy"), "--all runs every target; leave out 'dichotomy'"),
+        (("--all", "--width", "3", "--seed", "2"), "--width cannot be used with --all"),
+    ],
+)
+def test_reproduce_refuses_bad_targets(tmp_path, words, message):
+    assert refused(run("reproduce", "--out", tmp_path / "report", *words), message)
+    assert not (tmp_path / "report").exists()
+
+
 def test_reproduce_leaves_foreign_folders_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     assert refused(run("reproduce", "--out", tmp_path, "--overwrite"), "not empty and not a report of rankfall")

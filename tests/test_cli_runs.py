@@ -212,7 +212,7 @@ def test_ctrl_c_leaves_a_partial_report(tmp_path):
     assert "a partial report is in" in errors and "Traceback" not in errors
     assert "PASS determinant constant" in output
     page = (tmp_path / "report" / "index.html").read_text()
-    assert "Partial report: the run with δ = 2 was interrupted at t = " in page
+    assert "Partial report: δ = 2, stochastic gradient flow was interrupted at t = " in page
     assert json.loads((tmp_path / "report" / "settings.json").read_text())["status"] == "partial"
 
 

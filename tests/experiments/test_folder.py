@@ -11,7 +11,9 @@ SETTINGS = {"replicates": 4, "label_noise": (0.0, 2.0)}
 
 
 def taken(path, settings=None, overwrite=False, version="1.0"):
-    return ReportFolder.prepare(path, "dichotomy", settings or SETTINGS, version=version, overwrite=overwrite, parts=PARTS)
+    return ReportFolder.prepare(
+        path, "dichotomy", settings or SETTINGS, version=version, overwrite=overwrite, parts=PARTS
+    )
 
 
 def prepare(*arguments, **options):

@@ -24,6 +24,7 @@ class ProgressDisplay:
         self._tasks: dict[tuple[str, bool], Any] = {}
         self._begun: dict[str, tuple[float, int]] = {}
         self._last_line = ("", "", -_SECONDS_BETWEEN_LINES)
+        self._chapter = ""
         if not quiet and sys.stderr.isatty():
             self._bar = _rich_bar()
 
@@ -38,10 +39,19 @@ class ProgressDisplay:
         if self._bar is not None:
             self._bar.stop()
 
+    def chapter(self, name: str, number: int, total: int) -> None:
+        """Begin the part `name` of a longer job: its runs are shown under its name, those of the last one vanish."""
+        self._chapter = f"[{number}/{total}] {name}: "
+        if self._bar is not None:
+            for task in self._tasks.values():
+                self._bar.remove_task(task)
+            self._tasks.clear()
+
     def __call__(self, name: str, state: Progress) -> None:
         """Show where the run `name` stands."""
         if self._quiet:
             return
+        name = self._chapter + name
         rate = ""
         if state.stage == "running":
             since, start = self._begun.setdefault(name, (time.monotonic(), state.completed))
@@ -94,7 +104,7 @@ def _rich_bar() -> Any:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         TaskProgressColumn(),
         TextColumn("{task.fields[rate]}"),

@@ -37,7 +37,8 @@ def choose_target(name: str, *, quick: bool = False, **chosen: Any) -> Target:
     if foreign:
         raise InvalidInput(
             f"{', '.join(foreign)} does not belong to the target {name}"
-            + (f", which takes {', '.join(_option(key) for key in known if key in chosen)}." if known else ".")
+            # A command line passes all the options that it knows, so only those are worth naming.
+            + f", which takes {', '.join(_option(key) for key in known if key in chosen or len(chosen) == len(given))}."
         )
     result: Target = module.target(module.Settings.choose(quick=quick, **given))
     return result
