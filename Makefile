@@ -21,11 +21,12 @@ $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
   echo "Name a newer one: make PYTHON=python3.12 …" >&2; exit 1; }
 endef
 
-.PHONY: help reproduce test lint types benchmark benchmark-quick clean clean-all
+.PHONY: help reproduce reproduce-all test lint types benchmark benchmark-quick clean clean-all
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make reproduce         install rankfall into $(VENV) and write the report (figure, data, verdicts) to $(REPORT)/"
+	@echo "make reproduce-all     every result: one folder each and an index, in $(REPORT)-all/ (ARGUMENTS=--quick: minutes)"
 	@echo "make test              lint, types, tests and doctests in $(DEV_VENV)"
 	@echo "make benchmark         measure against the other libraries, write benchmarks/results and docs/benchmarks.md"
 	@echo "make benchmark-quick   the same with small sizes, into benchmarks/results/quick (minutes; the docs stay)"
@@ -38,6 +39,9 @@ reproduce: $(VENV)/installed
 	$(VENV)/bin/rankfall reproduce --out "$(REPORT)" $(ARGUMENTS)
 	@echo
 	@echo "Report: $(REPORT)/index.html (opens in any browser, no network needed)."
+
+reproduce-all: $(VENV)/installed
+	$(VENV)/bin/rankfall reproduce --all --out "$(REPORT)-all" $(ARGUMENTS)
 
 $(VENV)/installed: pyproject.toml constraints.txt README.md LICENSE $(SOURCES)
 	@$(check_python)
