@@ -28,6 +28,7 @@ from rankfall.runs import open_run, rerun, save_run
 
 if TYPE_CHECKING:
     from rankfall import laws
+    from rankfall._eigenvalue_process import eigenvalue_process
 
 __all__ = [
     "GradientDescent",
@@ -46,6 +47,7 @@ __all__ = [
     "StochasticGradientDescent",
     "StochasticGradientFlow",
     "__version__",
+    "eigenvalue_process",
     "errors",
     "laws",
     "open_run",
@@ -62,6 +64,10 @@ def __getattr__(name: str) -> Any:
         import importlib
 
         return importlib.import_module("rankfall.laws")
+    if name == "eigenvalue_process":
+        from rankfall._eigenvalue_process import eigenvalue_process
+
+        return eigenvalue_process
     raise AttributeError(f"module 'rankfall' has no attribute {name!r}")
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from rankfall import _checks, _stability
+from rankfall._diffusion import diffusion
 from rankfall.errors import InvalidInput, StepSizeWarning
 from rankfall.methods import (
     Flow,
@@ -52,6 +53,7 @@ class Plan:
         balance: Whether the balance ledger is kept.
         precision: Of the normals.
         observables: What is recorded besides the variables that every run has.
+        force_intensity: σ² of the diffusion whose forces on the eigenvalues are recorded.
     """
 
     times: np.ndarray
@@ -71,6 +73,7 @@ class Plan:
     balance: bool
     precision: NoisePrecision
     observables: tuple[str, ...] = ()
+    force_intensity: float = 0.0
 
     @property
     def adaptive(self) -> bool:
@@ -172,6 +175,7 @@ def make_plan(
         balance=balance,
         precision=noise_precision,
         observables=observed,
+        force_intensity=diffusion(problem, method)[0] if "eigenvalue_forces" in observed else 0.0,
     )
 
 

@@ -21,7 +21,7 @@ from rankfall.errors import InvalidInput, OutputError, SimulationInterrupted
 from rankfall.methods import GradientFlow, Method
 from rankfall.network import LinearNetwork
 from rankfall.problem import Problem
-from rankfall.recording import Recording
+from rankfall.recording import Recording, observed_numbers
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -77,7 +77,8 @@ def simulate(
         save_points: How many evenly spaced times to keep, start and end included, or the times themselves.
         start: "independent" draws, or one "shared" by all replicates.
         weights: Keep W1 and W2 at the save points, in the original basis.
-        observables: What to keep besides, by name: "eigenvalues" (of M).
+        observables: What to keep besides, by name: "eigenvalues" (of M); "eigenvalue_forces" (gradient, noise and
+            repulsion that move log λ_i, see `laws.eigenvalues`; for a descent those of its limit of small steps).
         ledger: Exact account kept at every step of a descent or of Euler–Maruyama: the "determinant"'s, the
             "balance"'s, "both" or "none". "auto" keeps the determinant's where det M ≠ 0, the balance's elsewhere.
         noise_precision: Precision of the normals' logarithm, sine and cosine: "single" (relative error 1e-7 of a
@@ -356,7 +357,7 @@ def _check_memory(network: LinearNetwork, plan: Plan, replicates: int, weights: 
     """Refuse what this machine's memory cannot hold, before hours of work."""
     p, l, k = network.n_inputs, network.width, network.n_outputs
     r, modes = min(p + k, l), min(p, l) + min(k, l) + min(p + k, l)
-    per_time = 7 + modes + (l * (p + k) if weights else 0)
+    per_time = 7 + modes + (l * (p + k) if weights else 0) + observed_numbers(plan.observables, p, l, k)
     per_replicate = 3 * r * (p + k) + 3 * l * (p + k) + 2 * r * r
     needed = 8.0 * replicates * (len(plan.times) * per_time + per_replicate)
     try:

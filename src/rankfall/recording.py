@@ -15,11 +15,22 @@ full network.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["OBSERVABLES", "SCALARS", "VARIABLES", "Recording", "balance", "observed_variables", "record_large"]
+__all__ = [
+    "FORCES",
+    "OBSERVABLES",
+    "SCALARS",
+    "VARIABLES",
+    "Recording",
+    "balance",
+    "observed_numbers",
+    "observed_variables",
+    "record_large",
+]
 
 VARIABLES: dict[str, tuple[str, str]] = {
     "loss": ("squared loss", "L = ‖X W1 W2 − Y‖²_F / 2n"),
@@ -40,12 +51,45 @@ SCALARS = ("loss", "log_det", "balance", "balance_drift", "ledger_balance", "led
 # What `simulate(observables=…)` adds: observable → variable → (dimensions after replicate and time, words, formula).
 OBSERVABLES: dict[str, dict[str, tuple[tuple[str, ...], str, str]]] = {
     "eigenvalues": {"eigenvalues": (("mode_Z",), "eigenvalues of M = ZZᵀ", "λ_i = σ_i(Z)², descending")},
+    # The parts of the drift of log λ_i, formulas in `rankfall._eigen`.
+    "eigenvalue_forces": {
+        "force_gradient": (("mode_Z",), "drift of log λ_i by the gradient", "2 u_iᵀĜu_i"),
+        "force_noise": (("mode_Z",), "drift of log λ_i by the noise, repulsion apart", "−u_iᵀKu_i"),
+        "force_pairs": (
+            ("mode_Z", "mode_Z_other"),
+            "drift of log λ_i by the repulsion from mode j",
+            "2 n_ij coth((log λ_i − log λ_j)/2)",
+        ),
+        "force_zero_modes": (("mode_Z",), "drift of log λ_i by the repulsion from λ_j = 0", "2 Σ n_ij over λ_j = 0"),
+        "noise_rates": (("mode_Z", "mode_Z_other"), "rates of the noise", "n_ij = E[(u_iᵀdN̂u_j)²]/dt"),
+        "eigenvalue_covariance": (
+            ("mode_Z", "mode_Z_other"),
+            "covariance of the martingales of log λ_i, per time",
+            "4 E[(u_iᵀdN̂u_i)(u_jᵀdN̂u_j)]/dt",
+        ),
+    },
 }
+
+
+# The variables of "eigenvalue_forces", in the order of `rankfall._eigen.Parts`.
+FORCES = tuple(OBSERVABLES["eigenvalue_forces"])
 
 
 def observed_variables(observables: tuple[str, ...]) -> dict[str, tuple[tuple[str, ...], str, str]]:
     """The variables that these observables add, by name."""
     return {name: entry for observable in observables for name, entry in OBSERVABLES[observable].items()}
+
+
+def observed_numbers(observables: tuple[str, ...], p: int, width: int, k: int) -> int:
+    """How many numbers these observables take per replicate and save point."""
+    sizes = _mode_sizes(p, width, k)
+    shapes = ([sizes[dimension] for dimension in entry[0]] for entry in observed_variables(observables).values())
+    return sum(math.prod(shape) for shape in shapes)
+
+
+def _mode_sizes(p: int, width: int, k: int) -> dict[str, int]:
+    sizes = {"mode_W1": min(p, width), "mode_W2": min(k, width), "mode_Z": min(p + k, width)}
+    return sizes | {f"{name}_other": size for name, size in sizes.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,8 +133,7 @@ class Recording:
         def blank(*shape: int) -> np.ndarray:
             return np.empty((times, *shape))  # only what has been written is ever shown
 
-        sizes = {"mode_W1": min(p, width), "mode_W2": min(k, width), "mode_Z": min(p + k, width)}
-        sizes |= {f"{name}_other": size for name, size in sizes.items()}
+        sizes = _mode_sizes(p, width, k)
         observed = {
             name: blank(replicates, *(sizes[dimension] for dimension in dimensions))
             for name, (dimensions, _, _) in observed_variables(observables).items()

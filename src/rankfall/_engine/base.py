@@ -11,7 +11,7 @@ import numpy as np
 
 from rankfall._kernels.layout import Layout
 
-__all__ = ["Engine", "Unit", "split_blocks"]
+__all__ = ["Engine", "Moving", "Unit", "split_blocks"]
 
 
 @dataclass(eq=False)
@@ -45,11 +45,21 @@ def split_blocks(blocks: int, parts: int) -> list[Unit]:
     return [Unit(first, last) for first, last in itertools.pairwise(edges)]
 
 
-class Engine(Protocol):
-    """An ensemble under way. Time is counted in ticks: steps, or save intervals where the steps are adaptive."""
+class Moving(Protocol):
+    """What is driven in rounds. Time is counted in ticks: steps, or save intervals where the steps are adaptive."""
 
     grain: int
     """A run may be cut into pieces at multiples of so many ticks without changing a bit of it."""
+
+    def advance(self, unit: Unit, begin: int, end: int) -> None:
+        """Move the blocks of a unit from tick `begin` to tick `end`."""
+
+    def record(self, unit: Unit, index: int) -> None:
+        """Write what save point `index` keeps, for the blocks of a unit that stand there."""
+
+
+class Engine(Moving, Protocol):
+    """An ensemble of networks under way."""
 
     def compile(self) -> None:
         """Compile the kernels, or load them from the cache."""
@@ -57,12 +67,6 @@ class Engine(Protocol):
     @property
     def is_compiled(self) -> bool:
         """Whether this process has them already."""
-
-    def advance(self, unit: Unit, begin: int, end: int) -> None:
-        """Move the blocks of a unit from tick `begin` to tick `end`."""
-
-    def record(self, unit: Unit, index: int) -> None:
-        """Write what save point `index` keeps, for the blocks of a unit that stand there."""
 
     def export(self) -> dict[str, np.ndarray]:
         """All that moves, replicate by replicate: the same on every machine."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rankfall._engine.base import Engine, Unit
+from rankfall._engine.base import Moving, Unit
 
 __all__ = ["Position", "run_rounds"]
 
@@ -32,7 +32,7 @@ class Position:
 
 
 def run_rounds(
-    engine: Engine,
+    engine: Moving,
     units: list[Unit],
     ticks: np.ndarray,
     position: Position,
@@ -67,7 +67,7 @@ def _end_of_round(ticks: np.ndarray, position: Position, length: int, grain: int
 
 
 def _one_round(
-    pool: ThreadPoolExecutor, engine: Engine, units: list[Unit], ticks: np.ndarray, position: Position, end: int
+    pool: ThreadPoolExecutor, engine: Moving, units: list[Unit], ticks: np.ndarray, position: Position, end: int
 ) -> bool:
     """Run a round in all units; returns whether Ctrl-C was pressed meanwhile."""
     number = min(unit.rounds for unit in units) + 1

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from rankfall._eigen import decompose
 from rankfall._engine.base import Unit
 from rankfall._kernels.layout import Layout, pack_lanes, unpack_lanes
 from rankfall._kernels.recorder import LANE_LIMIT, recorder, work_size
 from rankfall._kernels.vector import aligned_zeros
 from rankfall._plan import Plan
-from rankfall.recording import Recording, balance, record_large
+from rankfall.recording import FORCES, Recording, balance, record_large
 
 __all__ = ["Saver", "pad_square"]
 
@@ -106,8 +107,29 @@ class Saver:
         observed, here = self.recording.observed, unit.replicates(self._layout)
         if "eigenvalues" in observed:
             observed["eigenvalues"][index, here] = self.recording.Z[index, here] ** 2
+        if "force_gradient" in observed:
+            self._save_forces(unit, index, state, lost)
         for values in observed.values():
             values[index, here][lost] = np.nan
+
+    def _save_forces(self, unit: Unit, index: int, state: np.ndarray, lost: np.ndarray) -> None:
+        plan, layout, here = self._plan, self._layout, unit.replicates(self._layout)
+        if not len(lost):
+            return
+        z = plan.unscale[:, None] * self._unpack(unit, state, layout.rows, layout.columns)[:, :, : self._columns]
+        z[lost | ~np.isfinite(z).all(axis=(1, 2))] = 0.0  # whose forces come out as NaN
+        cross = plan.eigenvalues[:, None] * plan.solution
+        # C order: BLAS is then called the same way however many replicates there are.
+        with np.errstate(over="ignore", invalid="ignore"):
+            _, parts = decompose(
+                np.ascontiguousarray(z),
+                plan.eigenvalues,
+                cross,
+                plan.force_intensity,
+                complete=self._columns == layout.rows,
+            )
+        for name, values in zip(FORCES, parts, strict=True):
+            self.recording.observed[name][index, here] = values
 
     def _unpack(self, unit: Unit, flat: np.ndarray, a: int, b: int) -> np.ndarray:
         here, lanes = unit.replicates(self._layout), self._layout.lanes

@@ -1,0 +1,103 @@
+"""Whether an ensemble's log eigenvalues move as the law says: a statistical test of drift and covariance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from scipy.stats import chi2
+
+from rankfall.errors import LawNotApplicable
+
+__all__ = ["Martingale", "martingale"]
+
+
+@dataclass(frozen=True, eq=False)
+class Martingale:
+    """What `martingale` found.
+
+    Attributes:
+        drift_p: p-value of "what the drift leaves has mean zero".
+        covariance_p: p-value of "its products are the predicted covariance".
+        mean: Mean over replicates of Δs_i − ∫ drift dt over the run, shape (mode,).
+        mean_error: Its standard error.
+        measured: Mean over replicates of Σ ΔX_i ΔX_j, X the martingale, shape (mode, mode).
+        predicted: Mean of ∫ cov_ij dt.
+        n_replicates: Replicates used.
+    """
+
+    drift_p: float
+    covariance_p: float
+    mean: np.ndarray
+    mean_error: np.ndarray
+    measured: np.ndarray
+    predicted: np.ndarray
+    n_replicates: int
+
+
+def martingale(parts: xr.Dataset) -> Martingale:
+    """Test that log λ minus its integrated drift is a martingale with the predicted covariance.
+
+    With X = s_t − s_0 − ∫ drift dt (trapezoidal rule between the save points: dense ones are needed), both X_i(T) and
+    D_ij = Σ over the save intervals of ΔX_iΔX_j − ∫ cov_ij dt have mean zero whatever the start. Each is tested over the
+    independent replicates by R x̄ᵀS⁻¹x̄, S the sample's second moment (Hotelling, "The generalization of Student's
+    ratio", 1931), against its limit χ²; where the modes are complete the last is left out, since Σ X_i = 0 exactly.
+
+    Args:
+        parts: Dataset of `decompose`, with many more replicates than modes².
+
+    Raises:
+        LawNotApplicable: Too few replicates or save points, or modes that diverged or fell below rounding.
+
+    Example:
+        >>> import rankfall as rf
+        >>> problem = rf.Problem.gaussian(n_samples=50, n_inputs=2, n_outputs=1, seed=0)
+        >>> network = rf.LinearNetwork.gaussian(n_inputs=2, width=3, n_outputs=1)
+        >>> method = rf.StochasticGradientFlow(label_noise=2.0, step_size=0.1)
+        >>> run = rf.simulate(problem, network, method, duration=0.2, dt=0.001, save_points=101, replicates=200,
+        ...                   observables=["eigenvalue_forces"])
+        >>> found = rf.laws.eigenvalues.martingale(rf.laws.eigenvalues.decompose(run))
+        >>> found.drift_p > 1e-4, found.covariance_p > 1e-4
+        (True, True)
+    """
+    modes = parts.sizes["mode_Z"] - int(parts.attrs.get("complete", 0))
+    replicates, times = parts.sizes["replicate"], parts["time"].values
+    numbers = modes * (modes + 1) // 2
+    if times.size < 2 or modes < 1 or replicates < 4 * numbers:
+        raise LawNotApplicable(
+            f"the martingale test needs two save points, more than one mode and at least {4 * max(numbers, 1)} "
+            f"replicates, got {times.size}, {parts.sizes['mode_Z']} and {replicates}."
+        )
+    logs, drift = (parts[name].values[..., :modes] for name in ("log_eigenvalues", "drift"))
+    covariance = parts["covariance"].values[..., :modes, :modes]
+    if not (np.isfinite(logs).all() and np.isfinite(drift).all() and np.isfinite(covariance).all()):
+        raise LawNotApplicable(
+            "some modes diverged or fell below 1e-14 of the largest: leaving them out would bias the test; take the run "
+            "up to an earlier time."
+        )
+    steps = np.diff(times)
+    change = np.diff(logs, axis=1) - 0.5 * (drift[:, 1:] + drift[:, :-1]) * steps[:, None]
+    total = change.sum(axis=1)
+    measured = np.matmul(change.swapaxes(1, 2), change)
+    predicted = np.einsum("rtij,t->rij", covariance[:, 1:] + covariance[:, :-1], 0.5 * steps)
+    row, column = np.triu_indices(modes)
+    return Martingale(
+        drift_p=_mean_is_zero(total),
+        covariance_p=_mean_is_zero((measured - predicted)[:, row, column]),
+        mean=total.mean(axis=0),
+        mean_error=total.std(axis=0) / np.sqrt(replicates),
+        measured=measured.mean(axis=0),
+        predicted=predicted.mean(axis=0),
+        n_replicates=replicates,
+    )
+
+
+def _mean_is_zero(sample: np.ndarray) -> float:
+    """p-value of a sample (replicate, variable) having mean zero."""
+    count, size = sample.shape
+    scale = np.sqrt((sample * sample).mean(axis=0))
+    scaled = sample / np.where(scale > 0.0, scale, 1.0)
+    mean = scaled.mean(axis=0)
+    statistic = count * float(mean @ np.linalg.pinv(scaled.T @ scaled / count, hermitian=True) @ mean)
+    return float(chi2.sf(statistic, size))
