@@ -22,7 +22,7 @@ from rankfall.methods import (
 )
 from rankfall.network import LinearNetwork
 from rankfall.problem import Problem
-from rankfall.recording import OBSERVABLES
+from rankfall.recording import FRAMED, OBSERVABLES
 
 __all__ = ["LedgerChoice", "Plan", "make_plan"]
 
@@ -52,6 +52,7 @@ class Plan:
         balance: Whether the balance ledger is kept.
         precision: Of the normals.
         observables: What is recorded besides the variables that every run has.
+        start_rank: Rank of Z at the start where it is known.
     """
 
     times: np.ndarray
@@ -71,6 +72,12 @@ class Plan:
     balance: bool
     precision: NoisePrecision
     observables: tuple[str, ...] = ()
+    start_rank: int | None = None
+
+    @property
+    def framed(self) -> bool:
+        """Whether a frame moves beside Z."""
+        return not FRAMED.isdisjoint(self.observables)
 
     @property
     def adaptive(self) -> bool:
@@ -108,6 +115,11 @@ def make_plan(
     if noise_precision not in get_args(NoisePrecision):
         raise InvalidInput(f"noise_precision must be 'single' or 'double', got {noise_precision!r}.")
     observed = _observables(observables)
+    if isinstance(method, GradientFlow) and not FRAMED.isdisjoint(observed):
+        raise InvalidInput(
+            f"the observables {', '.join(sorted(FRAMED))} follow the steps of a descent or of the stochastic flow, not "
+            "the adaptive ones of GradientFlow; use StochasticGradientFlow(label_noise=0.0, …) for its limit."
+        )
     wanted = _save_times(save_points)
     flow = isinstance(method, Flow)
     d, basis = problem.eigenbasis()
@@ -172,6 +184,7 @@ def make_plan(
         balance=balance,
         precision=noise_precision,
         observables=observed,
+        start_rank=network.start_rank,
     )
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["OBSERVABLES", "SCALARS", "VARIABLES", "Recording", "balance", "observed_variables", "record_large"]
+__all__ = ["FRAMED", "OBSERVABLES", "SCALARS", "VARIABLES", "Recording", "balance", "observed_variables", "record_large"]
 
 VARIABLES: dict[str, tuple[str, str]] = {
     "loss": ("squared loss", "L = ‖X W1 W2 − Y‖²_F / 2n"),
@@ -40,7 +40,18 @@ SCALARS = ("loss", "log_det", "balance", "balance_drift", "ledger_balance", "led
 # What `simulate(observables=…)` adds: observable → variable → (dimensions after replicate and time, words, formula).
 OBSERVABLES: dict[str, dict[str, tuple[tuple[str, ...], str, str]]] = {
     "eigenvalues": {"eigenvalues": (("mode_Z",), "eigenvalues of M = ZZᵀ", "λ_i = σ_i(Z)², descending")},
+    "log_growth": {
+        "log_growth": (("mode",), "logarithmic growth of a frame by mode", "log R_ii of F_t = Q R, F_0 orthonormal")
+    },
+    "log_singular_values_Z": {"log_singular_values_Z": (("mode_Z",), "log singular values of Z", "from a graded form")},
+    "log_singular_values_W1": {
+        "log_singular_values_W1": (("mode_W1",), "log singular values of W1", "from a graded form")
+    },
 }
+
+
+# Those that need a frame moved beside Z, which gradient flow's engine does not have.
+FRAMED = frozenset({"log_growth", "log_singular_values_Z", "log_singular_values_W1"})
 
 
 def observed_variables(observables: tuple[str, ...]) -> dict[str, tuple[tuple[str, ...], str, str]]:
@@ -90,7 +101,7 @@ class Recording:
             return np.empty((times, *shape))  # only what has been written is ever shown
 
         sizes = {"mode_W1": min(p, width), "mode_W2": min(k, width), "mode_Z": min(p + k, width)}
-        sizes |= {f"{name}_other": size for name, size in sizes.items()}
+        sizes |= {f"{name}_other": size for name, size in sizes.items()} | {"mode": p + k}
         observed = {
             name: blank(replicates, *(sizes[dimension] for dimension in dimensions))
             for name, (dimensions, _, _) in observed_variables(observables).items()
