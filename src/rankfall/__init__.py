@@ -28,6 +28,7 @@ from rankfall.runs import open_run, rerun, save_run
 
 if TYPE_CHECKING:
     from rankfall import laws
+    from rankfall._lyapunov import lyapunov_spectrum
 
 __all__ = [
     "GradientDescent",
@@ -48,6 +49,7 @@ __all__ = [
     "__version__",
     "errors",
     "laws",
+    "lyapunov_spectrum",
     "open_run",
     "rerun",
     "runs",
@@ -62,6 +64,10 @@ def __getattr__(name: str) -> Any:
         import importlib
 
         return importlib.import_module("rankfall.laws")
+    if name == "lyapunov_spectrum":
+        from rankfall._lyapunov import lyapunov_spectrum
+
+        return lyapunov_spectrum
     raise AttributeError(f"module 'rankfall' has no attribute {name!r}")
 
 

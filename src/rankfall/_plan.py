@@ -115,7 +115,7 @@ def make_plan(
     if noise_precision not in get_args(NoisePrecision):
         raise InvalidInput(f"noise_precision must be 'single' or 'double', got {noise_precision!r}.")
     observed = _observables(observables)
-    if isinstance(method, GradientFlow) and not FRAMED.isdisjoint(observed):
+    if isinstance(method, GradientFlow) and not FRAMED.isdisjoint(observed):  # its engine moves no frame
         raise InvalidInput(
             f"the observables {', '.join(sorted(FRAMED))} follow the steps of a descent or of the stochastic flow, not "
             "the adaptive ones of GradientFlow; use StochasticGradientFlow(label_noise=0.0, …) for its limit."
@@ -145,7 +145,8 @@ def make_plan(
         times = step_numbers * h
     _warn_of_large_steps(problem, network, method, h)
     full_rank = network.is_wide and (network.start_rank is None or network.start_rank >= _rows(problem))
-    determinant, balance = _ledgers(method, ledger, full_rank, network)
+    framed = not FRAMED.isdisjoint(observed)
+    determinant, balance = _ledgers(method, ledger, full_rank, network, framed)
 
     amplitude, row_factors = np.zeros(len(d)), np.ones(1)
     unscale = np.ones(_rows(problem))
@@ -302,7 +303,9 @@ def _warn_of_large_steps(problem: Problem, network: LinearNetwork, method: Metho
         )
 
 
-def _ledgers(method: Method, ledger: LedgerChoice, full_rank: bool, network: LinearNetwork) -> tuple[bool, bool]:
+def _ledgers(
+    method: Method, ledger: LedgerChoice, full_rank: bool, network: LinearNetwork, framed: bool
+) -> tuple[bool, bool]:
     if ledger not in get_args(LedgerChoice):
         raise InvalidInput(f"ledger must be one of {', '.join(get_args(LedgerChoice))}, got {ledger!r}.")
     if isinstance(method, GradientFlow):
@@ -319,7 +322,7 @@ def _ledgers(method: Method, ledger: LedgerChoice, full_rank: bool, network: Lin
                 "Use ledger='auto' or 'balance'."
             )
         return False, balance
-    if determinant and not full_rank:
+    if determinant and not full_rank and not framed:  # a frame has a determinant whatever Z has
         raise InvalidInput(
             f"det M = 0 here (width {network.width}, inputs + outputs {network.n_inputs + network.n_outputs}, start "
             f"{network.start!r}): there is no determinant ledger. Use ledger='balance', which holds for every width."

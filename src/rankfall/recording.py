@@ -19,7 +19,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["FRAMED", "OBSERVABLES", "SCALARS", "VARIABLES", "Recording", "balance", "observed_variables", "record_large"]
+__all__ = [
+    "FRAMED",
+    "OBSERVABLES",
+    "SCALARS",
+    "VARIABLES",
+    "Recording",
+    "balance",
+    "observed_variables",
+    "record_large",
+]
 
 VARIABLES: dict[str, tuple[str, str]] = {
     "loss": ("squared loss", "L = ‖X W1 W2 − Y‖²_F / 2n"),

@@ -283,7 +283,9 @@ def _write_column_tile(write: Writer, v: Variant, array: str = "state", base: st
                     write("right = fma(sae, te, fma(load(scratch, dd + (a * small + e) * W), ye, right))")
                 write("store(scratch, u + tile + a * W, left); store(scratch, new + tile + a * W, right)")
             with write.block("for a in range(small):"):
-                write(f"store({array}, row + a * W, mul(splat(factors[yo // W + a]), load(scratch, new + tile + a * W)))")
+                write(
+                    f"store({array}, row + a * W, mul(splat(factors[yo // W + a]), load(scratch, new + tile + a * W)))"
+                )
     if v.balance and v.step == "descent":  # the increments alone, besides the update: see the unrolled kernel
         with write.block(f"for c in range({COLUMN_TILE if not v.frame else f'{COLUMN_TILE} if m < r else 0'}):"):
             write("at = work + (m + c) * column")
