@@ -46,8 +46,8 @@ def lyapunov_spectrum(
 
     The steps of a run multiply Z from the left; the p + k Lyapunov exponents of these products are
     μ_i = lim log σ_i(Z_t)/t. They are measured with a frame of p + k orthonormal columns that moves beside the network
-    and is re-orthonormalised every 16 steps, μ_i = Σ log R_ii / t (Benettin et al., Meccanica 15, 1980): without limit in
-    time, since nothing underflows. The networks themselves move exactly as in `simulate` with the same seed.
+    and is re-orthonormalised every 16 steps, μ_i = Σ log R_ii / t (Benettin et al., Meccanica 15, 1980): without limit
+    in time, since nothing underflows. The networks themselves move exactly as in `simulate` with the same seed.
 
     Args:
         problem: What is learned.
@@ -70,9 +70,9 @@ def lyapunov_spectrum(
         The run, as `simulate` gives it at the ends of the batches, and with it, per unit of time: `exponents` (mode),
         descending, and `standard_error` (mode), from the spread of the replicates, or from all batches if there are
         fewer than 8 replicates; `replicate_exponents` (replicate, mode); `batch_exponents` (replicate, batch, mode).
-        Replicates that diverged are left out. Attributes: `final_rank`, the number of exponents that are compatible with
-        zero (−1 if undecided), `final_rank_lowest`, `final_rank_highest` and `final_rank_note` (`laws.lyapunov.final_rank`),
-        `sum_rule_error`, the largest distance from the exact sum relative to it.
+        Replicates that diverged are left out. Attributes: `final_rank`, the number of exponents that are compatible
+        with zero (−1 if undecided), `final_rank_lowest`, `final_rank_highest` and `final_rank_note`, see
+        `laws.lyapunov.final_rank`; `sum_rule_error`, the largest distance from the exact sum relative to it.
 
     Raises:
         InvalidInput: An argument is unusable; nothing was computed.
@@ -100,10 +100,7 @@ def lyapunov_spectrum(
     share = _checks.real_number(burn_in, "burn_in", at_least=0.0)
     if not share < 1.0:
         raise InvalidInput(f"burn_in must be a share of the run in [0, 1), got {share:g}.")
-    end = _length(method, duration, steps)
-    points = end * np.linspace(share, 1.0, parts + 1)
-    if not isinstance(method, Flow | None) and (end / method.step_size) * (1.0 - share) < parts:  # type: ignore[union-attr]
-        raise InvalidInput(f"{parts} batches need at least as many steps; ask for a longer run or fewer batches.")
+    points = _length(method, duration, steps) * np.linspace(share, 1.0, parts + 1)
     exact = isinstance(method, StochasticGradientFlow) and method.integrator == "geometric"
     arguments: dict[str, Any] = {"duration": duration, "steps": steps, "dt": dt}
     try:
@@ -114,7 +111,7 @@ def lyapunov_spectrum(
             **arguments,
             replicates=replicates,
             seed=seed,
-            save_points=points,
+            save_points=points.tolist(),
             observables=["log_growth"],
             ledger="none" if exact else "determinant",
             noise_precision=noise_precision,
@@ -128,10 +125,12 @@ def lyapunov_spectrum(
 
 
 def _length(method: Method, duration: float | None, steps: int | None) -> float:
-    """The end of the run; what is wrong with it is for `simulate` to say."""
-    if steps is not None and not isinstance(method, Flow):
-        return _checks.whole_number(steps, "steps") * float(getattr(method, "step_size", 1.0))
-    return _checks.real_number(duration, "duration", above=0.0)
+    """The end of the run; what is wrong with the method is for `simulate` to say."""
+    if steps is None:
+        return _checks.real_number(duration, "duration", above=0.0)
+    if isinstance(method, Flow):
+        raise InvalidInput("a flow has no steps; give its duration (and dt, the time step, if you must).")
+    return _checks.whole_number(steps, "steps") * float(getattr(method, "step_size", 1.0))
 
 
 def _with_spectrum(run: xr.Dataset, burn_in: float) -> xr.Dataset:
@@ -142,10 +141,7 @@ def _with_spectrum(run: xr.Dataset, burn_in: float) -> xr.Dataset:
     count, saved, n = growth.shape
     with np.errstate(invalid="ignore"):
         slopes = np.diff(growth, axis=1) / np.diff(time)[None, :, None]
-    if saved > 1:
-        each = (growth[:, -1] - growth[:, 0]) / (time[-1] - time[0])
-    else:
-        each = np.full((count, n), np.nan)
+    each = (growth[:, -1] - growth[:, 0]) / (time[-1] - time[0]) if saved > 1 else np.full((count, n), np.nan)
     kept = np.isfinite(each).all(axis=1)
     exponents, errors, freedom = _summary(each[kept], slopes[kept])
     # The frame orders the modes by their rates but for noise between equal ones.

@@ -1,4 +1,4 @@
-"""The frame in the kernels: against a plain loop with QR at every step, and against itself in other lanes and pieces."""
+"""The frame in the kernels: against a plain loop with QR at every step, and itself in other lanes and pieces."""
 
 from __future__ import annotations
 

@@ -116,8 +116,8 @@ def first_frame(start: np.ndarray, rank: int | None) -> tuple[np.ndarray, np.nda
     """Z₀ Π = F₀ T₀ for every replicate: F₀ (n, n) orthonormal, log (T₀)_ii (r) and T̂₀ (r, r), unit upper triangular.
 
     The permutation Π of the columns, which no singular value sees, makes (T₀)_ii descend, so that T₀ is graded from the
-    start; rows are taken in descending order, which keeps small rows accurate as well (A. Cox & N. Higham, "Stability of
-    Householder QR factorization for weighted least squares problems", 1998). Beyond a known `rank` of Z₀, and where
+    start; rows are taken in descending order, which keeps small rows accurate as well (A. Cox & N. Higham, "Stability
+    of Householder QR factorization for weighted least squares problems", 1998). Beyond a known `rank` of Z₀, and where
     (T₀)_ii is zero, the logarithm is −∞.
     """
     from scipy.linalg import qr

@@ -1,13 +1,13 @@
 """A frame that moves with the network: how fast every direction grows, and Z itself far beyond float64.
 
-Beside Z the kernel moves n = p + k orthonormal columns F by the same steps. Every INTERVAL steps F is taken apart again,
-F = Q R with R's diagonal positive, by modified Gram–Schmidt in the lanes; F goes on as Q, and log R_ii is added up by
-mode (G. Benettin, L. Galgani, A. Giorgilli & J.-M. Strelcyn, Meccanica 15, 1980). The intervals are counted from step 0
-of the run, so that it does not matter where a run is cut into pieces.
+Beside Z the kernel moves n = p + k orthonormal columns F by the same steps. Every INTERVAL steps F is taken apart
+again, F = Q R with R's diagonal positive, by modified Gram–Schmidt in the lanes; F goes on as Q, and log R_ii is added
+up by mode (G. Benettin, L. Galgani, A. Giorgilli & J.-M. Strelcyn, Meccanica 15, 1980). The intervals are counted from
+step 0 of the run, so that it does not matter where a run is cut into pieces.
 
-With Z_0 = F_0 T_0 and T_0 upper triangular, Z_t = F_t T_t with T_t = R … R T_0. T is kept graded: T_ij = e^{ℓ_i} T̂_ij with
-the logarithms ℓ_i = Σ log R_ii + log (T_0)_ii and T̂_ii = 1, so that its rows may lie hundreds of orders of magnitude
-apart. The update T̂_ij ← Σ_m (R_im/R_ii) e^{ℓ_m − ℓ_i} T̂_mj is done from the right by g_i = e^{ℓ_{i+1} − ℓ_i} alone,
+With Z_0 = F_0 T_0 and T_0 upper triangular, Z_t = F_t T_t with T_t = R … R T_0. T is kept graded: T_ij = e^{ℓ_i} T̂_ij
+with the logarithms ℓ_i = Σ log R_ii + log (T_0)_ii and T̂_ii = 1, so that its rows may lie hundreds of orders of
+magnitude apart. The update T̂_ij ← Σ_m (R_im/R_ii) e^{ℓ_m − ℓ_i} T̂_mj is done from the right by g_i = e^{ℓ_{i+1} − ℓ_i} alone,
 
     T̂_ij ← T̂_ij + (g_i/R_ii) (R_{i,i+1} T̂_{i+1,j} + g_{i+1} (R_{i,i+2} T̂_{i+2,j} + … + g_{j−1} R_ij)),
 
@@ -38,9 +38,9 @@ def work_size(n: int, lanes: int) -> int:
 def reorthonormalise(frame: Any, block: Any, n: Any, stored: Any, one: Any) -> None:
     """F = Q R for one block: F ← Q, log-diagonal and T̂ updated.
 
-    `frame` is (F, Σ log R_ii, log (T_0)_ii, T̂, work, r): F (block, stored column, row, lane) of which the first n columns
-    count, the sums (block, n, lane), the start (block, r, lane), T̂ (block, r, r, lane); `one` selects the width. A
-    column of zeros (a lane that pads a block) stays one, with log R_ii = −∞.
+    `frame` is (F, Σ log R_ii, log (T_0)_ii, T̂, work, r): F (block, stored column, row, lane) of which the first n
+    columns count, the sums (block, n, lane), the start (block, r, lane), T̂ (block, r, r, lane); `one` selects the
+    width. A column of zeros (a lane that pads a block) stays one, with log R_ii = −∞.
     """
     raise NotImplementedError
 

@@ -140,8 +140,7 @@ def spectra_of(q, upper, growth, start, triangle, p, out_z, out_w1):  # type: ig
     q and upper (replicate, n, n): an orthonormal frame and what is left of the frame's last decomposition, diagonal
     positive. growth (replicate, n), start (replicate, r) and triangle (replicate, r, r): T, see `frame.py`.
     """
-    replicates, n = growth.shape
-    r = start.shape[1]
+    replicates, r = start.shape
     v, level = np.empty((r, r)), np.empty(r)
     for replicate in range(replicates):
         u, t = upper[replicate], triangle[replicate]
@@ -184,5 +183,5 @@ def advance(q, upper, growth, start, triangle, p, out_z, out_w1):
 
 
 def graded_spectra() -> Callable[..., None]:
-    """The compiled `spectra_of`, through the loader, whose cache sees when a module that it is made from has changed."""
+    """The compiled `spectra_of`, by the loader, whose cache sees when a module that it is made from has changed."""
     return loader.load("graded_spectra", _TEXT)

@@ -79,12 +79,12 @@ def check(result: xr.Dataset, problem: Problem | None = None) -> list[Verdict]:
 def check_sum(run: xr.Dataset | Reading, problem: Problem | None = None) -> Verdict:
     """Check Σ log R_ii of every replicate at every save point against the sum rule.
 
-    Tolerance, in the notation of `rankfall.laws._rounding`: a step rounds each entry of the frame p + k + 2 times, which
-    moves log |det F| by u √((p+k+2)/3) κ with κ = √(p+k) e^{2·4·‖H‖}, since the columns were orthonormal at most 16 steps
-    before and the increments H of random sign have moved them by about √16 ‖H‖; a decomposition rounds like p + k more
-    steps. These deviations are independent, and six of them are allowed. The row factors of the step are rounded once
-    and applied at every step, and so are, without noise, all roundings. The sums themselves are rounded at every
-    decomposition. Ledgers add their own rounding, see `rankfall.laws.ledger`.
+    Tolerance, in the notation of `rankfall.laws._rounding`: a step rounds each entry of the frame p + k + 2 times,
+    which moves log |det F| by u √((p+k+2)/3) κ with κ = √(p+k) e^{2·4·‖H‖}, since the columns were orthonormal at most
+    16 steps before and the increments H of random sign have moved them by about √16 ‖H‖; a decomposition rounds like
+    p + k more steps. These deviations are independent, and six of them are allowed. The row factors of the step are
+    rounded once and applied at every step, and so are, without noise, all roundings. The sums themselves are rounded at
+    every decomposition. Ledgers add their own rounding, see `rankfall.laws.ledger`.
 
     Raises:
         NotARun: `run` is not a run.
@@ -168,10 +168,10 @@ def final_rank(
 ) -> FinalRank:
     """Count the exponents that are compatible with zero.
 
-    With q the two-sided quantile of Student's t for `confidence` and s = −(Σ μ_i)/(p+k) the mean rate at which modes die:
+    With q the two-sided quantile of Student's t for `confidence` and s = −(Σ μ_i)/(p+k) the mean rate of death:
 
     - a mode dies if μ + q·se < 0 and it fell by more than e³ in the time measured, |μ|·span > 3;
-    - it survives if μ + q·se ≥ 0 and q·se ≤ 0.05 s, so that a death at a twentieth of the mean rate would have been seen;
+    - it survives if μ + q·se ≥ 0 and q·se ≤ 0.05 s, so that a death at a twentieth of that rate would have been seen;
     - otherwise it is undecided: the band is too wide, or the exponent is below zero but has moved the mode by no more
       than a surviving one moves, as happens while a start is being forgotten. A longer run decides.
 
