@@ -29,6 +29,7 @@ from rankfall.runs import open_run, rerun, save_run
 if TYPE_CHECKING:
     from rankfall import laws
     from rankfall._eigenvalue_process import eigenvalue_process
+    from rankfall._lyapunov import lyapunov_spectrum
 
 __all__ = [
     "GradientDescent",
@@ -50,6 +51,7 @@ __all__ = [
     "eigenvalue_process",
     "errors",
     "laws",
+    "lyapunov_spectrum",
     "open_run",
     "rerun",
     "runs",
@@ -58,16 +60,17 @@ __all__ = [
 ]
 
 
+# What brings xarray, which takes most of a second to import, comes on first use; `rankfall --help` can do without.
+_LAZY = {"eigenvalue_process": "rankfall._eigenvalue_process", "lyapunov_spectrum": "rankfall._lyapunov"}
+
+
 def __getattr__(name: str) -> Any:
-    # The laws bring xarray, which takes most of a second to import; `rankfall --help` can do without.
+    import importlib
+
     if name == "laws":
-        import importlib
-
         return importlib.import_module("rankfall.laws")
-    if name == "eigenvalue_process":
-        from rankfall._eigenvalue_process import eigenvalue_process
-
-        return eigenvalue_process
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'rankfall' has no attribute {name!r}")
 
 

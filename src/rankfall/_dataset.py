@@ -118,6 +118,8 @@ def build_dataset(
         "mode_W2": np.arange(1, min(k, l) + 1),
         "mode_Z": np.arange(1, min(p + k, l) + 1),
     }
+    if any("mode" in variable[0] for variable in variables.values()):
+        coordinates["mode"] = np.arange(1, p + k + 1)
     if plan.steps is not None:
         coordinates["step"] = ("time", plan.steps[:saved], {"long_name": "steps done"})
     return xr.Dataset(

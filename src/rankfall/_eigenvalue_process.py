@@ -181,9 +181,7 @@ def _check_start(start: np.ndarray) -> None:
         )
 
 
-def _run(
-    engine: EigenvalueEngine, plan: Plan, count: int, workers: int, report: ProgressCallback
-) -> tuple[int, bool]:
+def _run(engine: EigenvalueEngine, plan: Plan, count: int, workers: int, report: ProgressCallback) -> tuple[int, bool]:
     """Run to the end or to Ctrl-C; returns how many save points there are and whether it was Ctrl-C."""
     from rankfall._engine.base import split_blocks
     from rankfall._engine.rounds import Position, run_rounds

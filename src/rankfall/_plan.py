@@ -23,7 +23,7 @@ from rankfall.methods import (
 )
 from rankfall.network import LinearNetwork
 from rankfall.problem import Problem
-from rankfall.recording import OBSERVABLES
+from rankfall.recording import FRAMED, OBSERVABLES
 
 __all__ = ["LedgerChoice", "Plan", "make_plan"]
 
@@ -54,6 +54,7 @@ class Plan:
         precision: Of the normals.
         observables: What is recorded besides the variables that every run has.
         force_intensity: σ² of the diffusion whose forces on the eigenvalues are recorded.
+        start_rank: Rank of Z at the start where it is known.
     """
 
     times: np.ndarray
@@ -74,6 +75,12 @@ class Plan:
     precision: NoisePrecision
     observables: tuple[str, ...] = ()
     force_intensity: float = 0.0
+    start_rank: int | None = None
+
+    @property
+    def framed(self) -> bool:
+        """Whether a frame moves beside Z."""
+        return not FRAMED.isdisjoint(self.observables)
 
     @property
     def adaptive(self) -> bool:
@@ -111,6 +118,11 @@ def make_plan(
     if noise_precision not in get_args(NoisePrecision):
         raise InvalidInput(f"noise_precision must be 'single' or 'double', got {noise_precision!r}.")
     observed = _observables(observables)
+    if isinstance(method, GradientFlow) and not FRAMED.isdisjoint(observed):  # its engine moves no frame
+        raise InvalidInput(
+            f"the observables {', '.join(sorted(FRAMED))} follow the steps of a descent or of the stochastic flow, not "
+            "the adaptive ones of GradientFlow; use StochasticGradientFlow(label_noise=0.0, …) for its limit."
+        )
     wanted = _save_times(save_points)
     flow = isinstance(method, Flow)
     d, basis = problem.eigenbasis()
@@ -136,7 +148,8 @@ def make_plan(
         times = step_numbers * h
     _warn_of_large_steps(problem, network, method, h)
     full_rank = network.is_wide and (network.start_rank is None or network.start_rank >= _rows(problem))
-    determinant, balance = _ledgers(method, ledger, full_rank, network)
+    framed = not FRAMED.isdisjoint(observed)
+    determinant, balance = _ledgers(method, ledger, full_rank, network, framed)
 
     amplitude, row_factors = np.zeros(len(d)), np.ones(1)
     unscale = np.ones(_rows(problem))
@@ -176,6 +189,7 @@ def make_plan(
         precision=noise_precision,
         observables=observed,
         force_intensity=diffusion(problem, method)[0] if "eigenvalue_forces" in observed else 0.0,
+        start_rank=network.start_rank,
     )
 
 
@@ -293,7 +307,9 @@ def _warn_of_large_steps(problem: Problem, network: LinearNetwork, method: Metho
         )
 
 
-def _ledgers(method: Method, ledger: LedgerChoice, full_rank: bool, network: LinearNetwork) -> tuple[bool, bool]:
+def _ledgers(
+    method: Method, ledger: LedgerChoice, full_rank: bool, network: LinearNetwork, framed: bool
+) -> tuple[bool, bool]:
     if ledger not in get_args(LedgerChoice):
         raise InvalidInput(f"ledger must be one of {', '.join(get_args(LedgerChoice))}, got {ledger!r}.")
     if isinstance(method, GradientFlow):
@@ -310,7 +326,7 @@ def _ledgers(method: Method, ledger: LedgerChoice, full_rank: bool, network: Lin
                 "Use ledger='auto' or 'balance'."
             )
         return False, balance
-    if determinant and not full_rank:
+    if determinant and not full_rank and not framed:  # a frame has a determinant whatever Z has
         raise InvalidInput(
             f"det M = 0 here (width {network.width}, inputs + outputs {network.n_inputs + network.n_outputs}, start "
             f"{network.start!r}): there is no determinant ledger. Use ledger='balance', which holds for every width."

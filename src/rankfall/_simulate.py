@@ -78,7 +78,9 @@ def simulate(
         start: "independent" draws, or one "shared" by all replicates.
         weights: Keep W1 and W2 at the save points, in the original basis.
         observables: What to keep besides, by name: "eigenvalues" (of M); "eigenvalue_forces" (gradient, noise and
-            repulsion that move log λ_i, see `laws.eigenvalues`; for a descent those of its limit of small steps).
+            repulsion that move log λ_i, see `laws.eigenvalues`; for a descent those of its limit of small steps);
+            "log_singular_values_Z", "_W1", right also where a float64 cannot hold them; "log_growth", of an orthonormal
+            frame (see `lyapunov_spectrum`).
         ledger: Exact account kept at every step of a descent or of Euler–Maruyama: the "determinant"'s, the
             "balance"'s, "both" or "none". "auto" keeps the determinant's where det M ≠ 0, the balance's elsewhere.
         noise_precision: Precision of the normals' logarithm, sine and cosine: "single" (relative error 1e-7 of a

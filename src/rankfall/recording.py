@@ -22,6 +22,7 @@ import numpy as np
 
 __all__ = [
     "FORCES",
+    "FRAMED",
     "OBSERVABLES",
     "SCALARS",
     "VARIABLES",
@@ -68,11 +69,20 @@ OBSERVABLES: dict[str, dict[str, tuple[tuple[str, ...], str, str]]] = {
             "4 E[(u_iᵀdN̂u_i)(u_jᵀdN̂u_j)]/dt",
         ),
     },
+    "log_growth": {
+        "log_growth": (("mode",), "logarithmic growth of a frame by mode", "log R_ii of F_t = Q R, F_0 orthonormal")
+    },
+    "log_singular_values_Z": {"log_singular_values_Z": (("mode_Z",), "log singular values of Z", "from a graded form")},
+    "log_singular_values_W1": {
+        "log_singular_values_W1": (("mode_W1",), "log singular values of W1", "from a graded form")
+    },
 }
 
 
 # The variables of "eigenvalue_forces", in the order of `rankfall._eigen.Parts`.
 FORCES = tuple(OBSERVABLES["eigenvalue_forces"])
+# Those that need a frame moved beside Z, which gradient flow's engine does not have.
+FRAMED = frozenset({"log_growth", "log_singular_values_Z", "log_singular_values_W1"})
 
 
 def observed_variables(observables: tuple[str, ...]) -> dict[str, tuple[tuple[str, ...], str, str]]:
@@ -89,7 +99,7 @@ def observed_numbers(observables: tuple[str, ...], p: int, width: int, k: int) -
 
 def _mode_sizes(p: int, width: int, k: int) -> dict[str, int]:
     sizes = {"mode_W1": min(p, width), "mode_W2": min(k, width), "mode_Z": min(p + k, width)}
-    return sizes | {f"{name}_other": size for name, size in sizes.items()}
+    return sizes | {f"{name}_other": size for name, size in sizes.items()} | {"mode": p + k}
 
 
 @dataclass(frozen=True, eq=False)

@@ -43,6 +43,7 @@ class Ensemble:
     first_replicate: int = 0
     step: float = STEP
     state: np.ndarray = field(init=False)
+    extra: tuple = field(init=False, default=())  # further arguments of the kernel: the frame's
 
     def __post_init__(self) -> None:
         v = self.variant
@@ -99,6 +100,7 @@ class Ensemble:
             self.diverged_at,
             scratch,
             data,
+            *self.extra,
         )
         assert (behind == 7.0).all(), "the kernel wrote beyond its scratch memory"
         return self

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from rankfall._engine.base import Unit
+from rankfall._engine.frame import FrameState
 from rankfall._engine.save import Saver, pad_square
 from rankfall._kernels.generator import Variant
 from rankfall._kernels.layout import FLUSH, Layout, pack_lanes, unpack_lanes
@@ -47,6 +48,10 @@ class FusedEngine:
         self.layout = Layout(p, k, stored, lanes, count)
         self.saver = Saver(plan, self.layout, r, start, basis, problem.minimum_loss, recording)
         self._kernel = kernel(self._variant)
+        self._frame: FrameState | None = None
+        if self._variant.frame:
+            columns = p + k if self._variant.unrolled else -(-(p + k) // COLUMN_TILE) * COLUMN_TILE
+            self._frame = FrameState(plan, self.layout, columns, start)
 
         in_memory = start / plan.unscale[:, None]
         self._state = self.layout.pack(np.pad(in_memory, ((0, 0), (0, 0), (0, stored - r))))
@@ -67,19 +72,22 @@ class FusedEngine:
     @property
     def is_compiled(self) -> bool:
         """Whether this process has the kernels already."""
-        return bool(self._kernel.signatures) and self.saver.is_compiled  # type: ignore[attr-defined]
+        framed = self._frame is None or self._frame.is_compiled
+        return bool(self._kernel.signatures) and self.saver.is_compiled and framed  # type: ignore[attr-defined]
 
     def compile(self) -> None:
         """Compile the kernels by running no step of no block."""
         self.advance(Unit(0, 0), 0, 0)
         self.saver.compile(self._state, self._ledger(), self._diverged_at)
+        if self._frame is not None:
+            self._frame.compile()
 
     def advance(self, unit: Unit, begin: int, end: int) -> None:
         """Move the blocks of a unit from step `begin` to step `end`."""
         plan, layout = self._plan, self.layout
         if unit.memory is None:
             unit.memory = self._working_memory()
-        scratch, data = unit.memory
+        scratch, data, *frame = unit.memory
         self._kernel(
             self._state,
             plan.gain,
@@ -100,16 +108,18 @@ class FusedEngine:
             self._diverged_at,
             scratch,
             data,
+            *frame,
         )
 
     def _working_memory(self) -> tuple[Any, ...]:
         p, k, w = self.layout.n_inputs, self.layout.n_outputs, self.layout.lanes
         scratch = aligned_zeros(scratch_size(p, k, self.layout.columns, w, self._variant.step_batch))
+        frame = () if self._frame is None else (self._frame.argument(),)
         if self._data is None:
-            return scratch, ()
+            return scratch, (), *frame
         inputs, b = self._data[0], self._data[-2]
         buffers = (batch_buffer(b, len(inputs), w), aligned_zeros((b * k + 4) * w))
-        return scratch, (*self._data[:2], *buffers, *self._data[2:])
+        return scratch, (*self._data[:2], *buffers, *self._data[2:]), *frame
 
     def record(self, unit: Unit, index: int) -> None:
         """Write save point `index` for a unit that stands there."""
@@ -118,6 +128,8 @@ class FusedEngine:
             assert self._plan.steps is not None
             here = unit.replicates(self.layout)
             change = 2.0 * self._log_ledger[here] + float(self._plan.steps[index]) * self._ledger_per_step
+        if self._frame is not None:
+            self._frame.save(unit, index, self.saver.recording.observed)
         self.saver(unit, index, self._state, self._ledger(), self._diverged_at, change)
 
     def _ledger(self) -> np.ndarray | None:
@@ -134,6 +146,8 @@ class FusedEngine:
         }
         if self._plan.balance:
             arrays["ledger_balance"] = unpack_lanes(self._balance, count, columns, columns, self.layout.lanes)
+        if self._frame is not None:
+            arrays |= self._frame.export()
         return arrays
 
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
@@ -148,6 +162,8 @@ class FusedEngine:
             target[:count] = arrays[name]
         if self._plan.balance:
             self._balance[:] = pack_lanes(arrays["ledger_balance"], self.layout.lanes)
+        if self._frame is not None:
+            self._frame.restore(arrays)
 
     def diverged(self) -> np.ndarray:
         """Time at which each replicate diverged, NaN for the others."""
@@ -173,6 +189,7 @@ def _variant(p: int, k: int, method: Method, plan: Plan, lanes: int) -> Variant:
         determinant=plan.determinant,
         balance=plan.balance,
         decay=not geometric and bool(plan.row_factors[0] != 1.0),
+        frame=plan.framed,
     )
 
 

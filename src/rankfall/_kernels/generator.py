@@ -17,10 +17,12 @@ with  H_ij = gain_ij − curvature_i P_ij + amplitude_i N_ij,  P = W1 W2,  Ĥ = 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import factorial
 from typing import Literal
 
+from rankfall._kernels.frame import INTERVAL
 from rankfall._kernels.layout import FLUSH, NoiseGrouping
 from rankfall._kernels.vector import import_line
 
@@ -43,6 +45,7 @@ class Variant:
         determinant: Keep the determinant ledger (descent only: the geometric step leaves nothing to record).
         balance: Keep the balance ledger.
         decay: Weight decay, a ≠ 1 (left out it saves a multiplication per weight; the bits are the same).
+        frame: Move an orthonormal frame beside Z (`frame.py`); the bits of Z are the same.
     """
 
     n_inputs: int
@@ -53,6 +56,7 @@ class Variant:
     determinant: bool = False
     balance: bool = False
     decay: bool = False
+    frame: bool = False
 
     @property
     def unrolled(self) -> bool:
@@ -62,7 +66,7 @@ class Variant:
     @property
     def name(self) -> str:
         """File name of the generated module."""
-        flags = "d" * self.determinant + "b" * self.balance + "w" * self.decay
+        flags = "d" * self.determinant + "b" * self.balance + "w" * self.decay + "f" * self.frame
         size = f"{self.n_inputs}x{self.n_outputs}" if self.unrolled else "tiles"
         return "_".join([self.step, self.noise, size, f"lanes{self.lanes}", *([flags] if flags else [])])
 
@@ -105,6 +109,7 @@ def header(v: Variant) -> list[str]:
         "from rankfall._kernels.philox import (",
         "    MASK, SHIFT, STREAM_FLOW_NOISE, normal_pair_double, normal_pair_single, philox)",
         "from numpy import uint64 as u64",
+        *(["from rankfall._kernels.frame import reorthonormalise"] if v.frame else []),
         "from rankfall._kernels.gram import accumulate_gram",
         "from rankfall._kernels.minibatch import minibatch_increment",
         f"W = {v.lanes}",
@@ -112,7 +117,7 @@ def header(v: Variant) -> list[str]:
         "@njit(error_model='numpy', boundscheck=False, nogil=True, cache=True)",
         "def advance(state, gain, curvature, amplitude, factors, seed, first_replicate, first_step, steps,",
         "            first_block, last_block, r, log_ledger, balance, gram_weights, extremes, diverged_at,",
-        "            scratch, data):",
+        "            scratch, data, frame):" if v.frame else "            scratch, data):",
     ]
 
 
@@ -143,8 +148,12 @@ def source(v: Variant) -> str:
         if v.step == "geometric":
             for i in range(v.n_inputs + v.n_outputs):
                 write(f"f{i} = splat(factors[{i}])")
+        if v.frame:
+            write("columns = frame[0]")
         with write.block("for b in range(first_block, last_block):"):
             write(f"base = b * r * {(v.n_inputs + v.n_outputs) * w}; factor = one; largest = splat(0.0)")
+            if v.frame:
+                write(f"frame_base = b * {(v.n_inputs + v.n_outputs) ** 2 * w}")
             write(f"replicate = u64(first_replicate + b * {w})")
             _zero_product(write, pairs)
             with write.block("for m in range(r):"):
@@ -163,6 +172,10 @@ def source(v: Variant) -> str:
                         _write_descent_step(write, v, pairs)
                     else:
                         _write_geometric_step(write, v, pairs)
+                    if v.frame:
+                        with write.block(f"if (begin + s + 1) % {INTERVAL} == 0:"):
+                            n = v.n_inputs + v.n_outputs
+                            write(f"reorthonormalise(frame, b, {n}, {n}, one)")
                 with write.block(f"if (q + 1) % {FLUSH // batch} == 0:"):
                     _flush(write, v, pairs, f"min(begin + {batch}, first_step + steps)")
                     write("factor = one")
@@ -174,20 +187,26 @@ def source(v: Variant) -> str:
     return "\n".join(write.lines) + "\n"
 
 
-def _load_column(write: Writer, v: Variant) -> None:
+_STATE = ("state", "base")
+_FRAME = ("columns", "frame_base")
+
+
+def _load_column(write: Writer, v: Variant, place: tuple[str, str] = _STATE) -> None:
     """x_i: column m of W1; y_j: row m of W2."""
-    write(f"z = base + m * {(v.n_inputs + v.n_outputs) * v.lanes}")
+    array, base = place
+    write(f"z = {base} + m * {(v.n_inputs + v.n_outputs) * v.lanes}")
     for i in range(v.n_inputs):
-        write(f"x{i} = load(state, z + {i * v.lanes})")
+        write(f"x{i} = load({array}, z + {i * v.lanes})")
     for j in range(v.n_outputs):
-        write(f"y{j} = load(state, z + {(v.n_inputs + j) * v.lanes})")
+        write(f"y{j} = load({array}, z + {(v.n_inputs + j) * v.lanes})")
 
 
-def _store_column(write: Writer, v: Variant) -> None:
+def _store_column(write: Writer, v: Variant, place: tuple[str, str] = _STATE) -> None:
+    array, _ = place
     for i in range(v.n_inputs):
-        write(f"store(state, z + {i * v.lanes}, x{i})")
+        write(f"store({array}, z + {i * v.lanes}, x{i})")
     for j in range(v.n_outputs):
-        write(f"store(state, z + {(v.n_inputs + j) * v.lanes}, y{j})")
+        write(f"store({array}, z + {(v.n_inputs + j) * v.lanes}, y{j})")
 
 
 def _zero_product(write: Writer, pairs: list[tuple[int, int]]) -> None:
@@ -291,16 +310,32 @@ def _write_descent_step(write: Writer, v: Variant, pairs: list[tuple[int, int]])
             for j in columns:
                 terms = [(f"h{i}_{j}", f"x{i}") for i in rows]
                 write(f"store(scratch, {at} + {(v.n_inputs + j) * w}, {_chain(terms, None)})")
-        for i in rows:
-            write(f"u{i} = {_chain([(f'h{i}_{j}', f'y{j}') for j in columns], _kept(v, f'x{i}'))}")
-        for j in columns:
-            write(f"y{j} = {_tree([(f'h{i}_{j}', f'x{i}') for i in rows], _kept(v, f'y{j}'))}")
-        for i in rows:
-            write(f"x{i} = u{i}")
+        _move_column(write, v)
         _store_column(write, v)
         _accumulate_product(write, pairs)
+    if v.frame:
+        _write_frame(write, v, _move_column)
     if v.balance:
         write("accumulate_gram(balance, b, scratch, work, gram_weights, r, factors[0] * factors[0], one)")
+
+
+def _move_column(write: Writer, v: Variant) -> None:
+    """x ← a x + H y and y ← a y + Hᵀ x."""
+    rows, columns = range(v.n_inputs), range(v.n_outputs)
+    for i in rows:
+        write(f"u{i} = {_chain([(f'h{i}_{j}', f'y{j}') for j in columns], _kept(v, f'x{i}'))}")
+    for j in columns:
+        write(f"y{j} = {_tree([(f'h{i}_{j}', f'x{i}') for i in rows], _kept(v, f'y{j}'))}")
+    for i in rows:
+        write(f"x{i} = u{i}")
+
+
+def _write_frame(write: Writer, v: Variant, move: Callable[[Writer, Variant], None]) -> None:
+    """Move the columns of the frame by the step that moved those of Z; they do not enter the product."""
+    with write.block(f"for m in range({v.n_inputs + v.n_outputs}):"):
+        _load_column(write, v, _FRAME)
+        move(write, v)
+        _store_column(write, v, _FRAME)
 
 
 def _kept(v: Variant, weight: str) -> str:
@@ -335,37 +370,44 @@ def _write_geometric_step(write: Writer, v: Variant, pairs: list[tuple[int, int]
     c = (cosh√M − 1)/M,  s = sinh√M/√M.
     """
     small = _gram(write, v)
-    big = max(v.n_inputs, v.n_outputs)
     entries = [(a, b) for a in range(small) for b in range(a, small)]
     write(f"largest = larger(largest, {_sum([f'm{a}_{a}' for a in range(small)])})")
     for name, offset in (("c", 2), ("s", 1)):
         _write_series(write, f"e{name}", small, [1 / factorial(2 * n + offset) for n in range(SERIES_TERMS)])
     for a, b in entries:  # M c = cosh√M − 1
         write(f"ed{a}_{b} = {_chain([(_sym('m', a, n), _sym('ec', n, b)) for n in range(small)], None)}")
-    x, y = _sides(v)
     _zero_product(write, pairs)
     with write.block("for m in range(r):"):
         _load_column(write, v)
-        for a in range(small):
-            write(f"t{a} = {_tree([(_h(v, n, a), f'{x}{n}') for n in range(big)], None)}")
-        for a in range(small):
-            terms = [(_sym("ec", a, n), f"t{n}") for n in range(small)]
-            terms += [(_sym("es", a, n), f"{y}{n}") for n in range(small)]
-            write(f"u{a} = {_tree(terms, None)}")
-        for a in range(small):
-            terms = [(_sym("ed", a, n), f"{y}{n}") for n in range(small)]
-            terms += [(_sym("es", a, n), f"t{n}") for n in range(small)]
-            write(f"v{a} = {_tree(terms, f'{y}{a}')}")
-        first_x, first_y = (0, v.n_inputs) if x == "x" else (v.n_inputs, 0)
-        for n in range(big):
-            terms = [(_h(v, n, a), f"u{a}") for a in range(small)]
-            write(f"{x}{n} = mul(f{first_x + n}, {_chain(terms, f'{x}{n}')})")
-        for a in range(small):
-            write(f"{y}{a} = mul(f{first_y + a}, v{a})")
+        _turn_column(write, v)
         _store_column(write, v)
         _accumulate_product(write, pairs)
+    if v.frame:
+        _write_frame(write, v, _turn_column)
     if v.balance:
         write("accumulate_gram(balance, b, state, base, gram_weights, r, 1.0, one)")
+
+
+def _turn_column(write: Writer, v: Variant) -> None:
+    """[x; y] ← f exp(Ĥ) [x; y] from the small matrices ec, es and ed."""
+    small, big = min(v.n_inputs, v.n_outputs), max(v.n_inputs, v.n_outputs)
+    x, y = _sides(v)
+    for a in range(small):
+        write(f"t{a} = {_tree([(_h(v, n, a), f'{x}{n}') for n in range(big)], None)}")
+    for a in range(small):
+        terms = [(_sym("ec", a, n), f"t{n}") for n in range(small)]
+        terms += [(_sym("es", a, n), f"{y}{n}") for n in range(small)]
+        write(f"u{a} = {_tree(terms, None)}")
+    for a in range(small):
+        terms = [(_sym("ed", a, n), f"{y}{n}") for n in range(small)]
+        terms += [(_sym("es", a, n), f"t{n}") for n in range(small)]
+        write(f"v{a} = {_tree(terms, f'{y}{a}')}")
+    first_x, first_y = (0, v.n_inputs) if x == "x" else (v.n_inputs, 0)
+    for n in range(big):
+        terms = [(_h(v, n, a), f"u{a}") for a in range(small)]
+        write(f"{x}{n} = mul(f{first_x + n}, {_chain(terms, f'{x}{n}')})")
+    for a in range(small):
+        write(f"{y}{a} = mul(f{first_y + a}, v{a})")
 
 
 def _sym(name: str, a: int, b: int) -> str:

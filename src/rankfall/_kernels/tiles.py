@@ -9,7 +9,8 @@ Per step and block of trajectories, for each tile of four hidden columns (m):
 
 with x on the larger side of the network (W1 if p ≥ k) and y on the smaller one. H, P and the small matrices lie in
 scratch memory, (row, column, lane). The number of columns must be a multiple of COLUMN_TILE: `Layout` pads with zeros,
-which every step leaves at zero.
+which every step leaves at zero. A frame (`frame.py`) is padded likewise; its tiles run through the same loop behind
+those of Z, without entering P.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import factorial
 
+from rankfall._kernels.frame import INTERVAL
 from rankfall._kernels.generator import SERIES_TERMS, Variant, Writer, header
 from rankfall._kernels.layout import FLUSH, NoiseGrouping
 
@@ -57,6 +59,8 @@ def source(v: Variant) -> str:
             if v.decay
             else "keep_squared = one"
         )
+        if v.frame:
+            write(f"stored = -(-n // {COLUMN_TILE}) * {COLUMN_TILE}")
         with write.block("for b in range(first_block, last_block):"):
             write("base = b * r * column; factor = one; largest = zero; replicate = u64(first_replicate + b * W)")
             _zero_product(write)
@@ -75,15 +79,21 @@ def source(v: Variant) -> str:
                     if v.step == "geometric":
                         _write_factors(write)
                     _zero_product(write)
-                    with write.block(f"for m in range(0, r, {COLUMN_TILE}):"):
-                        _write_column_tile(write, v)
-                        _accumulate_product(write)
+                    if v.frame:
+                        _write_tiles_with_frame(write, v)
+                    else:
+                        with write.block(f"for m in range(0, r, {COLUMN_TILE}):"):
+                            _write_column_tile(write, v)
+                            _accumulate_product(write)
                     if v.balance and v.step == "descent":
                         write(
                             "accumulate_gram(balance, b, scratch, work, gram_weights, r, factors[0] * factors[0], one)"
                         )
                     elif v.balance:
                         write("accumulate_gram(balance, b, state, base, gram_weights, r, 1.0, one)")
+                    if v.frame:
+                        with write.block(f"if (begin + s + 1) % {INTERVAL} == 0:"):
+                            write("reorthonormalise(frame, b, n, stored, one)")
                 with write.block(f"if (q + 1) * batch % {FLUSH} == 0:"):
                     _flush(write, v, "min(begin + batch, first_step + steps)")
                     write("factor = one")
@@ -228,7 +238,17 @@ def _small_product(write: Writer, target: str, factor: str, diagonal: str) -> No
         write(f"store(scratch, {target} + (a * small + c) * W, total)")
 
 
-def _write_column_tile(write: Writer, v: Variant) -> None:
+def _write_tiles_with_frame(write: Writer, v: Variant) -> None:
+    """One loop over the tiles of Z and of the frame behind them: the text of a tile is what takes long to compile."""
+    with write.block(f"for m in range(0, r + stored, {COLUMN_TILE}):"):
+        write("columns = state if m < r else frame[0]")
+        write("origin = base if m < r else (b * stored - r) * column")
+        _write_column_tile(write, v, "columns", "origin")
+        with write.block("if m < r:"):
+            _accumulate_product(write)
+
+
+def _write_column_tile(write: Writer, v: Variant, array: str = "state", base: str = "base") -> None:
     columns = range(COLUMN_TILE)
     kept = "mul(keep, {})" if v.decay else "{}"
 
@@ -240,7 +260,7 @@ def _write_column_tile(write: Writer, v: Variant) -> None:
             for i in range(width):
                 write(f"h{i} = load(scratch, increment + l * hl + (a + {i}) * hs)")
             for c in columns:
-                write(f"x{c} = load(state, base + (m + {c}) * column + xo + l * W)")
+                write(f"x{c} = load({array}, {base} + (m + {c}) * column + xo + l * W)")
             for i, c in tile:
                 write(f"z{i}_{c} = fma(h{i}, x{c}, z{i}_{c})")
         for i, c in tile:
@@ -248,24 +268,26 @@ def _write_column_tile(write: Writer, v: Variant) -> None:
 
     _row_tiles(write, "a", "small", transposed_product)
     with write.block(f"for c in range({COLUMN_TILE}):"):
-        write("row = base + (m + c) * column + yo; tile = c * small * W")
+        write(f"row = {base} + (m + c) * column + yo; tile = c * small * W")
         if v.step == "descent":
             with write.block("for a in range(small):"):
-                write("y = load(state, row + a * W); store(scratch, u + tile + a * W, y)")
-                write(f"store(state, row + a * W, add({kept.format('y')}, load(scratch, t + tile + a * W)))")
+                write(f"y = load({array}, row + a * W); store(scratch, u + tile + a * W, y)")
+                write(f"store({array}, row + a * W, add({kept.format('y')}, load(scratch, t + tile + a * W)))")
         else:
             with write.block("for a in range(small):"):
-                write("left = zero; right = load(state, row + a * W)")
+                write(f"left = zero; right = load({array}, row + a * W)")
                 with write.block("for e in range(small):"):
-                    write("te = load(scratch, t + tile + e * W); ye = load(state, row + e * W)")
+                    write(f"te = load(scratch, t + tile + e * W); ye = load({array}, row + e * W)")
                     write("sae = load(scratch, ss + (a * small + e) * W)")
                     write("left = fma(sae, ye, fma(load(scratch, cc + (a * small + e) * W), te, left))")
                     write("right = fma(sae, te, fma(load(scratch, dd + (a * small + e) * W), ye, right))")
                 write("store(scratch, u + tile + a * W, left); store(scratch, new + tile + a * W, right)")
             with write.block("for a in range(small):"):
-                write("store(state, row + a * W, mul(splat(factors[yo // W + a]), load(scratch, new + tile + a * W)))")
+                write(
+                    f"store({array}, row + a * W, mul(splat(factors[yo // W + a]), load(scratch, new + tile + a * W)))"
+                )
     if v.balance and v.step == "descent":  # the increments alone, besides the update: see the unrolled kernel
-        with write.block(f"for c in range({COLUMN_TILE}):"):
+        with write.block(f"for c in range({COLUMN_TILE if not v.frame else f'{COLUMN_TILE} if m < r else 0'}):"):
             write("at = work + (m + c) * column")
             with write.block("for a in range(small):"):
                 write("store(scratch, at + yo + a * W, load(scratch, t + (c * small + a) * W))")
@@ -279,7 +301,7 @@ def _write_column_tile(write: Writer, v: Variant) -> None:
     def forward_product(width: int) -> None:  # x ← a x + H u
         tile = [(i, c) for i in range(width) for c in columns]
         for i, c in tile:
-            x = f"load(state, base + (m + {c}) * column + xo + (l + {i}) * W)"
+            x = f"load({array}, {base} + (m + {c}) * column + xo + (l + {i}) * W)"
             write(f"z{i}_{c} = {kept.format(x)}")
         with write.block("for a in range(small):"):
             for i in range(width):
@@ -290,7 +312,7 @@ def _write_column_tile(write: Writer, v: Variant) -> None:
                 write(f"z{i}_{c} = fma(h{i}, u{c}, z{i}_{c})")
         for i, c in tile:
             value = f"z{i}_{c}" if v.step == "descent" else f"mul(splat(factors[xo // W + l + {i}]), z{i}_{c})"
-            write(f"store(state, base + (m + {c}) * column + xo + (l + {i}) * W, {value})")
+            write(f"store({array}, {base} + (m + {c}) * column + xo + (l + {i}) * W, {value})")
 
     _row_tiles(write, "l", "large", forward_product)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from rankfall.errors import LawNotApplicable
-from rankfall.laws import balance, determinant, ledger
+from rankfall.laws import balance, determinant, ledger, lyapunov
 from rankfall.laws._reading import read
 from rankfall.laws._verdict import Verdict
 from rankfall.problem import Problem
@@ -39,12 +39,12 @@ def check(run: Any, problem: Problem | None = None) -> list[Verdict]:
     except LawNotApplicable as reason:
         singular = f"no determinant verdict: {reason}"
     verdicts = []
-    for law in (determinant.check, ledger.check, balance.check, balance.check_ledger):
+    for law in (determinant.check, ledger.check, balance.check, balance.check_ledger, lyapunov.check_sum):
         try:
             verdict = law(reading)
         except LawNotApplicable:
             continue
-        if singular:
+        if singular and law is not lyapunov.check_sum:
             verdict = replace(verdict, note="; ".join(part for part in (singular, verdict.note) if part))
         verdicts.append(verdict)
     return verdicts

@@ -203,9 +203,7 @@ def _from_weights(run: xr.Dataset, problem: Problem, method: Method) -> Forces:
     gone = ~(np.isfinite(first).all(axis=(2, 3)) & np.isfinite(second).all(axis=(2, 3)))
     first, second = (np.where(gone[..., None, None], 0.0, layer) for layer in (first, second))
     slab = max(1, _SLAB // max(1, first[0].size + second[0].size))
-    pieces = [
-        forces(first[i : i + slab], second[i : i + slab], problem, method) for i in range(0, len(first), slab)
-    ]
+    pieces = [forces(first[i : i + slab], second[i : i + slab], problem, method) for i in range(0, len(first), slab)]
     joined = [np.concatenate([getattr(piece, name) for piece in pieces]) for name in _ARRAYS]
     joined[0][gone] = np.nan
     return Forces(*joined[:5], pieces[0].decay, *joined[5:])
@@ -219,7 +217,12 @@ def _weights(W1: Any, W2: Any, problem: Problem) -> tuple[np.ndarray, np.ndarray
         first, second = np.asarray(W1, dtype=np.float64), np.asarray(W2, dtype=np.float64)
     except (TypeError, ValueError):
         raise InvalidInput("W1 and W2 must be numeric arrays; give the weights of a network.") from None
-    if first.ndim < 2 or second.ndim < 2 or first.shape[-1] != second.shape[-2] or first.shape[:-2] != second.shape[:-2]:
+    if (
+        first.ndim < 2
+        or second.ndim < 2
+        or first.shape[-1] != second.shape[-2]
+        or first.shape[:-2] != second.shape[:-2]
+    ):
         raise InvalidInput(
             "W1 must have shape (..., n_inputs, width) and W2 (..., width, n_outputs) with the same leading axes, got "
             f"{first.shape} and {second.shape}."

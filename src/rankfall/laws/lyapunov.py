@@ -1,0 +1,216 @@
+r"""Lyapunov exponents: their exact sum, and how many of them are zero.
+
+Along a run of the stochastic gradient flow dZ = (Ĝ dt + dN̂) Z is a random linear cocycle. Its p + k exponents
+μ_1 ≥ … ≥ μ_{p+k} say how fast the singular values of Z move in the long run, log σ_i(Z_t) ≈ μ_i t. A frame F of p + k
+columns, orthonormal at the start and moved by the same steps, has a QR decomposition F_t = Q R at any time, and
+μ_i = lim log R_ii / t (G. Benettin et al., Meccanica 15, 1980).
+
+The sum of the log R_ii is log |det F_t|, which no realisation of the noise can change:
+
+    Σ_i log R_ii(t) = −k σ² tr(Σ) t .
+
+For descents and Euler–Maruyama it is, exactly, half the determinant ledger of the very steps they took
+(`rankfall.laws.ledger`). Both hold for every width, also where det M = 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from rankfall import _checks
+from rankfall.errors import InvalidInput, LawNotApplicable
+from rankfall.laws import _rounding, determinant
+from rankfall.laws._judge import judge
+from rankfall.laws._reading import Reading, read
+from rankfall.laws._verdict import Verdict
+from rankfall.methods import GradientDescent, Method
+from rankfall.problem import Problem
+
+__all__ = ["FinalRank", "check", "check_sum", "final_rank", "predicted_sum"]
+
+# Steps between two decompositions of the frame in the kernels, and how large an increment ‖H‖ is taken to be where the
+# run does not record it.
+_INTERVAL = 16
+_INCREMENT = 0.3
+# A mode counts as dying when it has fallen by e³ ≈ 20 in the time that was measured: more than a surviving mode moves.
+_LEAST_FALL = 3.0
+# A mode counts as surviving when the data would have shown it dying at this share of the mean rate of all modes.
+_RESOLUTION = 0.05
+
+
+def predicted_sum(problem: Problem, method: Method) -> float:
+    """Return Σ μ_i = −k σ² tr(Σ), the sum of the Lyapunov exponents of a flow; 0 for gradient flow.
+
+    Raises:
+        LawNotApplicable: The method is a descent, whose sum is half its determinant ledger per unit of time.
+
+    Example:
+        >>> import numpy as np, rankfall as rf
+        >>> problem = rf.Problem.from_statistics(np.eye(5), np.ones((5, 2)))
+        >>> flow = rf.StochasticGradientFlow(label_noise=2.0, step_size=0.01)
+        >>> round(rf.laws.lyapunov.predicted_sum(problem, flow), 12)
+        -0.2
+    """
+    return 0.5 * determinant.rate(problem, method)
+
+
+def check(result: xr.Dataset, problem: Problem | None = None) -> list[Verdict]:
+    """Check the sum rule of a Lyapunov spectrum (or of any run with the observable "log_growth").
+
+    Args:
+        result: Dataset of `rankfall.lyapunov_spectrum`, or of `simulate(observables=["log_growth"])`.
+        problem: The problem that was simulated; the statistics kept in the result when None.
+
+    Returns:
+        One verdict.
+
+    Raises:
+        NotARun: `result` is not a run.
+        InvalidInput: The problem is not the one of the run.
+        LawNotApplicable: The run kept no growth of a frame, or is one of a descent that kept no determinant ledger.
+    """
+    return [check_sum(result, problem)]
+
+
+def check_sum(run: xr.Dataset | Reading, problem: Problem | None = None) -> Verdict:
+    """Check Σ log R_ii of every replicate at every save point against the sum rule.
+
+    Tolerance, in the notation of `rankfall.laws._rounding`: a step rounds each entry of the frame p + k + 2 times,
+    which moves log |det F| by u √((p+k+2)/3) κ with κ = √(p+k) e^{2·4·‖H‖}, since the columns were orthonormal at most
+    16 steps before and the increments H of random sign have moved them by about √16 ‖H‖; a decomposition rounds like
+    p + k more steps. These deviations are independent, and six of them are allowed. The row factors of the step are
+    rounded once and applied at every step, and so are, without noise, all roundings. The sums themselves are rounded at
+    every decomposition. Ledgers add their own rounding, see `rankfall.laws.ledger`.
+
+    Raises:
+        NotARun: `run` is not a run.
+        InvalidInput: The problem is not the one of the run.
+        LawNotApplicable: No growth in the run, or no determinant ledger where the method needs one.
+    """
+    reading = read(run, problem)
+    if "log_growth" not in reading.run:
+        raise LawNotApplicable(
+            "the run did not record 'log_growth'; use lyapunov_spectrum, or simulate with observables=['log_growth']."
+        )
+    growth = np.asarray(reading.run["log_growth"].transpose("replicate", "time", "mode").values, dtype=np.float64)
+    n, u, steps = reading.rows, _rounding.UNIT, reading.steps
+    kappa = np.sqrt(n) * np.exp(2.0 * np.sqrt(_INTERVAL) * _largest_increment(reading))[:, None]
+    alike = n + 1.0 if not isinstance(reading.method, GradientDescent) else (n + 1.0) * np.sqrt(n) * kappa
+    decompositions = 1.0 + steps / _INTERVAL
+    with np.errstate(invalid="ignore"):
+        size = np.maximum.accumulate(np.abs(growth).max(axis=-1), axis=1)
+    tolerance = (
+        6.0 * u * np.sqrt((n + 2) / 3) * kappa * np.sqrt(steps + n * decompositions)
+        + u * alike * steps
+        + u * n * size * np.sqrt(decompositions)
+    )
+    if reading.is_descent or reading.is_euler:
+        predicted = 0.5 * reading.values("ledger_log_det")
+        statement = "Σ log R_ii = Σ log |det((1−ηλ)I + Ĥ)| over the steps"
+        fewer = min(reading.problem.n_inputs, reading.problem.n_outputs)
+        places = fewer + 1.0 + (n if reading.weight_decay else 0.0)
+        tolerance = tolerance + 0.5 * _rounding.repeated(steps, places) + u * np.abs(predicted) * np.sqrt(1.0 + steps)
+    else:
+        rate = predicted_sum(reading.problem, reading.method)
+        predicted = np.broadcast_to(rate * reading.times, steps.shape)
+        statement = "Σ log R_ii = −k σ² tr(Σ) t"
+        tolerance = tolerance + (2 * n + 8) * u * np.abs(predicted)
+    return judge(
+        reading,
+        "sum of the Lyapunov exponents",
+        statement,
+        predicted=predicted,
+        measured=growth.sum(axis=-1),
+        tolerance=tolerance,
+        resolution=_rounding.log_det_resolution(np.abs(predicted)),
+        hint=reading.increment_note(),
+    )
+
+
+def _largest_increment(reading: Reading) -> np.ndarray:
+    if "largest_increment" in reading.run:
+        return np.nan_to_num(np.asarray(reading.run["largest_increment"].values, dtype=np.float64), nan=_INCREMENT)
+    return np.full(len(reading.outcomes), _INCREMENT)
+
+
+@dataclass(frozen=True, eq=False)
+class FinalRank:
+    """How many modes survive.
+
+    Attributes:
+        rank: Number of surviving modes; None if some are undecided.
+        lowest: The surviving ones alone.
+        highest: The undecided ones counted as well.
+        survives: By mode.
+        dies: By mode; a mode that neither survives nor dies is undecided.
+        note: Which modes are undecided and why, "" if none is.
+    """
+
+    rank: int | None
+    lowest: int
+    highest: int
+    survives: np.ndarray
+    dies: np.ndarray
+    note: str
+
+
+def final_rank(
+    exponents: Any,
+    standard_errors: Any,
+    *,
+    span: float = np.inf,
+    confidence: float = 0.999,
+    degrees_of_freedom: float = np.inf,
+) -> FinalRank:
+    """Count the exponents that are compatible with zero.
+
+    With q the two-sided quantile of Student's t for `confidence` and s = −(Σ μ_i)/(p+k) the mean rate of death:
+
+    - a mode dies if μ + q·se < 0 and it fell by more than e³ in the time measured, |μ|·span > 3;
+    - it survives if μ + q·se ≥ 0 and q·se ≤ 0.05 s, so that a death at a twentieth of that rate would have been seen;
+    - otherwise it is undecided: the band is too wide, or the exponent is below zero but has moved the mode by no more
+      than a surviving one moves, as happens while a start is being forgotten. A longer run decides.
+
+    Args:
+        exponents: μ, shape (mode,).
+        standard_errors: Of the exponents, shape (mode,).
+        span: Time over which the exponents were measured.
+        confidence: Of the band, in (0, 1).
+        degrees_of_freedom: Of the standard errors.
+
+    Raises:
+        InvalidInput: Shapes that do not match, or a confidence outside (0, 1).
+
+    Example:
+        >>> from rankfall.laws import lyapunov
+        >>> found = lyapunov.final_rank([0.001, -0.9, -3.6], [0.002, 0.01, 0.02], span=100.0)
+        >>> found.rank, found.dies.tolist()
+        (1, [False, True, True])
+        >>> lyapunov.final_rank([-0.1, -0.9, -3.6], [0.1, 0.01, 0.02]).note
+        'mode 1: -0.1 ± 0.33 may be zero or not'
+    """
+    from scipy.stats import t
+
+    mu, error = np.asarray(exponents, dtype=np.float64), np.asarray(standard_errors, dtype=np.float64)
+    if mu.ndim != 1 or mu.shape != error.shape or not mu.size:
+        raise InvalidInput(
+            f"exponents and standard_errors must be two lists of one length, got shapes {mu.shape} and {error.shape}."
+        )
+    level = _checks.real_number(confidence, "confidence", above=0.0)
+    if not level < 1.0:
+        raise InvalidInput(f"confidence must lie between 0 and 1, got {level:g}.")
+    band = float(t.ppf(0.5 + level / 2, degrees_of_freedom)) * error
+    scale = max(-float(mu.mean()), 0.0)
+    negative = mu + band < 0.0
+    dies = negative & (-mu * span > _LEAST_FALL)
+    survives = (mu + band >= 0.0) & (band <= _RESOLUTION * scale)
+    notes = []
+    for mode in np.flatnonzero(~dies & ~survives):
+        reason = f"below zero, but moved by e^{mu[mode] * span:.2g} only" if negative[mode] else "may be zero or not"
+        notes.append(f"mode {mode + 1}: {mu[mode]:.3g} ± {band[mode]:.2g} {reason}")
+    lowest, highest = int(survives.sum()), int((~dies).sum())
+    return FinalRank(lowest if lowest == highest else None, lowest, highest, survives, dies, "; ".join(notes))
