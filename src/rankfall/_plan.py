@@ -214,7 +214,8 @@ def _check_loss(problem: Problem, method: Method) -> None:
     if isinstance(method, StochasticGradientFlow):
         raise InvalidInput(
             "StochasticGradientFlow is the limit of additive label noise in the squared loss; with "
-            f"loss={problem.loss!r} label noise means flipped labels. Use LabelNoiseDescent or StochasticGradientDescent."
+            f"loss={problem.loss!r} label noise means flipped labels. Use LabelNoiseDescent or "
+            "StochasticGradientDescent."
         )
     probability = getattr(method, "label_noise", 0.0)
     if not probability < 1.0:

@@ -24,7 +24,7 @@ def words_per_sample(n_outputs, loss):  # type: ignore[no-untyped-def]
     return 2 if loss == 2 else n_outputs
 
 
-@njit(error_model="numpy", nogil=True)
+@njit(error_model="numpy", nogil=True, inline="always")
 def draw_words(words, first, lanes, call, calls, k0, k1, replicate, step):  # type: ignore[no-untyped-def]
     """Fill words[first + m·lanes + lane], m < 4·calls, with the 32-bit words of calls `call` … of this step."""
     for e in range(calls):

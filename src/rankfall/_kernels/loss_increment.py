@@ -101,16 +101,17 @@ def _add_gradient(  # type: ignore[no-untyped-def]
                 draw_words(room, words, w, begin * each // 4, calls, k0, k1, replicate, _u64(step))
             for t in range(tile):
                 at = t * k * w
-                if kind == 0 and threshold == 0.0:
+                if kind == 0:
                     for j in range(k):
                         store(room, at + j * w, splat(labels[begin + t, j]))
-                    continue
                 for lane in range(w):
                     row = begin + t if kind == 0 else batch[(begin + t) * w + lane]
                     shift = 0
                     if threshold > 0.0 and loss == 2:
                         word = words + 2 * t * w + lane
                         shift = class_shift(room[word], room[word + w], threshold, k)
+                    if kind == 0 and (threshold == 0.0 or (loss == 2 and shift == 0)):
+                        continue
                     for j in range(k):
                         source = j - shift
                         if source < 0:
