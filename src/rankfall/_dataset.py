@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rankfall._losses import FORMULAS
 from rankfall._plan import Plan
 from rankfall._version import __version__
 from rankfall.methods import Flow, Method, StochasticGradientDescent
@@ -33,6 +34,7 @@ def describe(
             "n_samples": problem.n_samples,
             "n_inputs": problem.n_inputs,
             "n_outputs": problem.n_outputs,
+            "loss": problem.loss,
             "label_second_moment": problem.label_second_moment,
             "minimum_loss": problem.minimum_loss,
         },
@@ -73,7 +75,7 @@ def build_dataset(
     variables: dict[str, Any] = {}
 
     def add(name: str, dims: tuple[str, ...], values: np.ndarray, **extra: str) -> None:
-        words, formula = VARIABLES[name]
+        words, formula = FORMULAS[problem.loss] if name == "loss" else VARIABLES[name]
         variables[name] = (dims, values, {"long_name": words, "formula": formula, **extra})
 
     for row, name in enumerate(SCALARS):
@@ -98,7 +100,7 @@ def build_dataset(
     variables["outcome"] = ("replicate", _outcomes(diverged, plan.times[saved - 1], interrupted))
     variables["covariance"] = (("input", "input_other"), problem.covariance, {"long_name": "Σ = XᵀX/n"})
     variables["cross_covariance"] = (("input", "output"), problem.cross_covariance, {"long_name": "C = XᵀY/n"})
-    if isinstance(method, StochasticGradientDescent):
+    if isinstance(method, StochasticGradientDescent) or problem.loss != "squared":
         variables["inputs"] = (("sample", "input"), problem.inputs)
         variables["labels"] = (("sample", "output"), problem.labels)
     if network.W1 is not None and network.W2 is not None:

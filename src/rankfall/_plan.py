@@ -43,7 +43,7 @@ class Plan:
         order: Its (weak) order.
         eigenvalues: d, shape (p,).
         eigenvectors: U, shape (p, p).
-        solution: UᵀΣ⁺C.
+        solution: UᵀΣ⁺C; zeros where the loss is not squared.
         gain: h UᵀC; UᵀC for gradient flow, whose steps vary.
         amplitude: Standard deviation of the noise in H by row.
         row_factors: a = 1 − ηλ (one number), or e^{−K h/2} by row for the geometric step.
@@ -117,7 +117,7 @@ def make_plan(
     _check_kinds(problem, network, method)
     if noise_precision not in get_args(NoisePrecision):
         raise InvalidInput(f"noise_precision must be 'single' or 'double', got {noise_precision!r}.")
-    observed = _observables(observables)
+    observed = _observables(observables, problem)
     if isinstance(method, GradientFlow) and not FRAMED.isdisjoint(observed):  # its engine moves no frame
         raise InvalidInput(
             f"the observables {', '.join(sorted(FRAMED))} follow the steps of a descent or of the stochastic flow, not "
@@ -166,7 +166,7 @@ def make_plan(
             name = "geometric (Strang splitting of a Lie group step), strong order 1/2"
         else:
             name = "Euler–Maruyama, strong order 1/2"
-    elif isinstance(method, LabelNoiseDescent):
+    elif isinstance(method, LabelNoiseDescent) and problem.loss == "squared":
         amplitude = h * np.sqrt(method.label_noise / method.batch_size * d)
     if not flow:
         row_factors = np.array([1.0 - h * method.weight_decay])  # type: ignore[union-attr]
@@ -178,7 +178,9 @@ def make_plan(
         order=order,
         eigenvalues=d,
         eigenvectors=basis,
-        solution=np.ascontiguousarray(basis.T @ problem.solution),
+        solution=np.ascontiguousarray(basis.T @ problem.solution)
+        if problem.loss == "squared"
+        else np.zeros_like(cross),
         gain=np.ascontiguousarray(cross if isinstance(method, GradientFlow) else h * cross),
         amplitude=amplitude,
         row_factors=row_factors,
@@ -219,9 +221,29 @@ def _check_kinds(problem: Any, network: Any, method: Any) -> None:
             "StochasticGradientDescent draws mini-batches and needs the data; make the problem with Problem.from_data, "
             "or use LabelNoiseDescent, which needs the statistics alone."
         )
+    if problem.loss != "squared":
+        _check_loss(problem, method)
 
 
-def _observables(names: Sequence[str]) -> tuple[str, ...]:
+def _check_loss(problem: Problem, method: Method) -> None:
+    """What the losses that need the data do not allow."""
+    if not problem.has_data:
+        raise InvalidInput(f"loss={problem.loss!r} needs the data; make the problem with Problem.from_data.")
+    if isinstance(method, StochasticGradientFlow):
+        raise InvalidInput(
+            "StochasticGradientFlow is the limit of additive label noise in the squared loss; with "
+            f"loss={problem.loss!r} label noise means flipped labels. Use LabelNoiseDescent or "
+            "StochasticGradientDescent."
+        )
+    probability = getattr(method, "label_noise", 0.0)
+    if not probability < 1.0:
+        raise InvalidInput(
+            f"label_noise is the probability that a label is flipped where loss={problem.loss!r}, and must be below 1, "
+            f"got {probability:g}."
+        )
+
+
+def _observables(names: Sequence[str], problem: Problem) -> tuple[str, ...]:
     if isinstance(names, str):
         raise InvalidInput(f"observables must be a list of names, got the text {names!r}; write [{names!r}].")
     try:
@@ -231,6 +253,10 @@ def _observables(names: Sequence[str]) -> tuple[str, ...]:
     for name in chosen:
         if name not in OBSERVABLES:
             raise InvalidInput(f"observables must be among {', '.join(OBSERVABLES)}, got {name!r}.")
+    if problem.loss != "squared":
+        return tuple(dict.fromkeys([*chosen, "accuracy"]))
+    if "accuracy" in chosen:
+        raise InvalidInput("a squared loss has no accuracy; make the problem with loss='cross_entropy'.")
     return chosen
 
 
@@ -297,7 +323,14 @@ def _warn_of_large_steps(problem: Problem, network: LinearNetwork, method: Metho
     if h == 0.0:
         return
     sharpness = _stability.sharpness(problem, *_stability.reference_starts(network))
-    if h * sharpness > 2.0:
+    if h * sharpness > 2.0 and problem.loss != "squared":
+        warnings.warn(
+            f"step_size {h:.4g} is above 2/sharpness = {2 / sharpness:.4g}, with the largest sharpness {sharpness:.4g} "
+            f"that loss={problem.loss!r} can have at such weights: the loss may rise and oscillate.",
+            StepSizeWarning,
+            stacklevel=4,
+        )
+    elif h * sharpness > 2.0:
         name = "dt" if isinstance(method, Flow) else "step_size"
         warnings.warn(
             f"{name} {h:.4g} is above 2/sharpness = {2 / sharpness:.4g} at the start (sharpness {sharpness:.4g}): the "

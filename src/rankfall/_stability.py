@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from rankfall._losses import CURVATURE
 from rankfall.network import LinearNetwork
 from rankfall.problem import Problem
 
@@ -34,9 +35,16 @@ def sharpness(problem: Problem, W1: np.ndarray, W2: np.ndarray) -> float:
 
     The Hessian maps (A, B) to (ΣD W2ᵀ − G Bᵀ, W1ᵀΣD − AᵀG) with D = A W2 + W1 B. Gradient descent with
     step_size > 2/sharpness is linearly unstable. The estimate approaches from below, within a few per cent.
+
+    For the other losses Σ stands for cΣ, c the largest curvature that a sample's loss can have in its scores
+    (`_losses.CURVATURE`): the estimate is then one of an upper bound, in the order of symmetric matrices.
     """
-    sigma = problem.covariance
-    gradient = problem.cross_covariance - sigma @ (W1 @ W2)
+    if problem.loss == "squared":
+        sigma = problem.covariance
+        gradient = problem.cross_covariance - sigma @ (W1 @ W2)
+    else:
+        sigma = CURVATURE[problem.loss] * problem.covariance
+        gradient = np.stack([problem.gradient(product) for product in W1 @ W2])
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal(W1.shape), rng.standard_normal(W2.shape)
     # A shift by the bound on the negative curvature makes the largest eigenvalue the dominant one.

@@ -10,7 +10,7 @@ import numpy as np
 
 from rankfall import _checks
 from rankfall.errors import InvalidInput
-from rankfall.problem import Problem
+from rankfall.problem import Loss, Problem
 
 __all__ = ["NAMES", "load", "read_matrix"]
 
@@ -18,7 +18,7 @@ Name = Literal["diabetes", "digits", "breast-cancer"]
 NAMES: tuple[str, ...] = get_args(Name)
 
 
-def load(name: str, *, constant: Literal["keep", "drop"] = "keep") -> Problem:
+def load(name: str, *, constant: Literal["keep", "drop"] = "keep", loss: Loss = "squared") -> Problem:
     """Return one of scikit-learn's bundled data sets as a problem; nothing is downloaded.
 
     Inputs are standardised (mean 0, variance 1). A column without variance becomes zero and is kept by default, so
@@ -26,8 +26,12 @@ def load(name: str, *, constant: Literal["keep", "drop"] = "keep") -> Problem:
     regression on the standardised target, k = 1; "digits" (n=1797, p=64, k=10) and "breast-cancer" (n=569, p=30,
     k=2) have one-hot labels, centred because the network has no bias.
 
+    The two classifications can be had with another loss: "cross_entropy" takes their one-hot labels as they are,
+    "logistic" as well for "digits" (each class against the others) and one label 0 or 1 for "breast-cancer" (k = 1).
+
     Raises:
-        InvalidInput: An unknown name, or scikit-learn is not installed.
+        InvalidInput: An unknown name or loss, a loss of classification for the regression "diabetes", or scikit-learn
+            is not installed.
 
     Example:
         >>> import numpy as np, rankfall as rf
@@ -39,6 +43,12 @@ def load(name: str, *, constant: Literal["keep", "drop"] = "keep") -> Problem:
     """
     if name not in NAMES:
         raise InvalidInput(f"data must be one of {', '.join(NAMES)}, got {name!r}.")
+    if loss not in get_args(Loss):
+        raise InvalidInput(f"loss must be one of {', '.join(get_args(Loss))}, got {loss!r}.")
+    if name == "diabetes" and loss != "squared":
+        raise InvalidInput(
+            f"diabetes is a regression and has no classes for loss={loss!r}; choose digits or breast-cancer."
+        )
     if constant not in ("keep", "drop"):
         raise InvalidInput(f"constant must be 'keep' or 'drop', got {constant!r}.")
     try:
@@ -55,11 +65,13 @@ def load(name: str, *, constant: Literal["keep", "drop"] = "keep") -> Problem:
     else:
         features, target = (bundled.load_digits if name == "digits" else bundled.load_breast_cancer)(return_X_y=True)
         one_hot = (np.asarray(target)[:, None] == np.unique(target)[None, :]).astype(np.float64)
-        labels = one_hot - one_hot.mean(axis=0)
+        labels = one_hot - one_hot.mean(axis=0) if loss == "squared" else one_hot
+        if loss == "logistic" and name == "breast-cancer":
+            labels = one_hot[:, 1:]
     features = np.asarray(features, dtype=np.float64)
     if constant == "drop":
         features = features[:, np.ptp(features, axis=0) > 0]
-    return Problem.from_data(standardise(features), labels)
+    return Problem.from_data(standardise(features), labels, loss=loss)
 
 
 def standardise(columns: np.ndarray) -> np.ndarray:

@@ -112,9 +112,13 @@ class LabelNoiseDescent:
     G is replaced by G + √(δ/b) L_Σ N with N of iid standard normal entries: the exact law of fresh label noise on a
     batch of b inputs with covariance Σ, drawn from the sufficient statistics alone.
 
+    Where the problem's loss is not squared, label noise means flipped labels: G + (1/b) Σ_{i∈B} x_i (ỹ_i − y_i)ᵀ with b
+    samples B, drawn afresh at every step, whose labels are each replaced with probability δ (see
+    `StochasticGradientDescent`).
+
     Attributes:
         step_size: η > 0.
-        label_noise: Variance δ ≥ 0.
+        label_noise: Variance δ ≥ 0; probability δ < 1 of a flip where the loss is not squared.
         batch_size: b ≥ 1.
         weight_decay: λ ≥ 0, coupled.
     """
@@ -132,10 +136,16 @@ class LabelNoiseDescent:
 class StochasticGradientDescent:
     """Mini-batch descent: each step draws `batch_size` different samples of the data, with or without label noise.
 
+    Where the problem's loss is not squared, label noise means flipped labels: at every step each label of the batch
+    is replaced with probability δ, for that step alone. Logistic: y by 1 − y, each output on its own. Cross-entropy:
+    the class by one of the k − 1 others, with equal chances (the row of labels is turned by 1 … k − 1 columns, which is
+    also what happens to rows of probabilities).
+
     Attributes:
         step_size: η > 0.
         batch_size: b, from 1 to n; drawn without replacement within a batch, independently between steps.
-        label_noise: Variance δ ≥ 0 of the noise that is added to the labels of the batch, fresh at every step.
+        label_noise: Variance δ ≥ 0 of the noise that is added to the labels of the batch, fresh at every step;
+            probability δ < 1 of a flip where the loss is not squared.
         weight_decay: λ ≥ 0, coupled.
     """
 

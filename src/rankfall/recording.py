@@ -3,7 +3,7 @@
 All are functions of Z in the reduced basis, where the spectra, the product W1 W2 and the norm of Q are those of the
 full network.
 
-    loss                 L = ½ tr[(W1W2 − Σ⁺C)ᵀ Σ (W1W2 − Σ⁺C)] + its minimum
+    loss                 L = ½ tr[(W1W2 − Σ⁺C)ᵀ Σ (W1W2 − Σ⁺C)] + its minimum; from the data for the other losses
     log_det              log det M = 2 Σ log σ_i(Z)     (never from M: squaring loses half the digits)
     singular_values_*    of W1, W2 and Z = [W1; W2ᵀ], descending
     balance              ‖Q‖_F, Q = W1ᵀW1 − W2W2ᵀ
@@ -75,6 +75,13 @@ OBSERVABLES: dict[str, dict[str, tuple[tuple[str, ...], str, str]]] = {
     "log_singular_values_Z": {"log_singular_values_Z": (("mode_Z",), "log singular values of Z", "from a graded form")},
     "log_singular_values_W1": {
         "log_singular_values_W1": (("mode_W1",), "log singular values of W1", "from a graded form")
+    },
+    "accuracy": {
+        "accuracy": (
+            (),
+            "share of the samples that are classified correctly",
+            "largest score at the largest label; logistic: sign of the score right, over samples and outputs",
+        )
     },
 }
 

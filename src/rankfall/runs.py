@@ -137,16 +137,19 @@ def method_of(run: xr.Dataset) -> Method:
 
 
 def problem_of(run: xr.Dataset) -> Problem:
-    """Return the problem of a run: its statistics, and the data where the method draws mini-batches of them.
+    """Return the problem of a run: its statistics, and the data where the method or the loss needs them.
 
     Raises:
         NotARun: The dataset is no run.
     """
     settings = _settings(run)["problem"]
     try:
-        if "inputs" in run and "labels" in run:
+        loss = settings.get("loss", "squared")
+        if loss != "squared" or ("inputs" in run and "labels" in run):
             return Problem.from_data(
-                run["inputs"].transpose("sample", "input").values, run["labels"].transpose("sample", "output").values
+                run["inputs"].transpose("sample", "input").values,
+                run["labels"].transpose("sample", "output").values,
+                loss=loss,
             )
         problem = Problem.from_statistics(
             run["covariance"].transpose("input", "input_other").values,

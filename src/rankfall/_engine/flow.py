@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from rankfall._engine.base import Unit
+from rankfall._engine.samples import Measure, rotated
 from rankfall._engine.save import Saver
-from rankfall._kernels.gradient_flow import advance_flow
+from rankfall._kernels.gradient_flow import advance_flow, data_flow_kernel
 from rankfall._kernels.layout import Layout, pack_lanes
+from rankfall._kernels.losses import CODES
 from rankfall._plan import Plan
 from rankfall.methods import GradientFlow
 from rankfall.problem import Problem
@@ -37,8 +39,13 @@ class FlowEngine:
         """Take the start Z₀ (replicate, row, column) in the eigenbasis of Σ."""
         count, _, r = start.shape
         self._plan, self._tolerance = plan, method.tolerance
+        squared = problem.loss == "squared"
+        self._kernel = advance_flow if squared else data_flow_kernel()
+        self._data = () if squared else (*rotated(problem, plan), CODES[problem.loss])
         self.layout = Layout(problem.n_inputs, problem.n_outputs, r, lanes, count)
-        self.saver = Saver(plan, self.layout, r, start, basis, problem.minimum_loss, recording)
+        self.saver = Saver(
+            plan, self.layout, r, start, basis, problem.minimum_loss, recording, Measure.of(problem, plan)
+        )
         self._state = np.ascontiguousarray(start)
         self._lanes = self.layout.pack(self._state)
         self._proposed = np.full(count, _FIRST_STEP * float(plan.times[-1]))
@@ -50,7 +57,7 @@ class FlowEngine:
     @property
     def is_compiled(self) -> bool:
         """Whether this process has the kernels already."""
-        return bool(advance_flow.signatures) and self.saver.is_compiled
+        return bool(self._kernel.signatures) and self.saver.is_compiled
 
     def compile(self) -> None:
         """Compile the kernels by moving no trajectory."""
@@ -70,7 +77,7 @@ class FlowEngine:
         self._diverged_at[first:last] = np.where(self._failed_at[first:last] >= 0, 1, -1)
 
     def _advance(self, first: int, last: int, begin: float, end: float) -> None:
-        advance_flow(
+        self._kernel(
             self._state,
             first,
             last,
@@ -83,6 +90,7 @@ class FlowEngine:
             self._proposed,
             self._taken,
             self._failed_at,
+            self._data,
         )
 
     def record(self, unit: Unit, index: int) -> None:

@@ -8,11 +8,11 @@ import numpy as np
 
 from rankfall._engine.base import Unit
 from rankfall._engine.frame import FrameState
+from rankfall._engine.samples import Measure, thread_data
 from rankfall._engine.save import Saver, pad_square
 from rankfall._kernels.generator import Variant
 from rankfall._kernels.layout import FLUSH, Layout, pack_lanes, unpack_lanes
 from rankfall._kernels.loader import kernel
-from rankfall._kernels.minibatch import batch_buffer
 from rankfall._kernels.tiles import COLUMN_TILE, scratch_size
 from rankfall._kernels.vector import aligned_zeros
 from rankfall._plan import Plan
@@ -21,6 +21,10 @@ from rankfall.problem import Problem
 from rankfall.recording import Recording, balance
 
 __all__ = ["FusedEngine"]
+
+
+# Place of the data among a kernel's arguments.
+_DATA = 18
 
 
 class FusedEngine:
@@ -43,10 +47,12 @@ class FusedEngine:
         count, _, r = start.shape
         p, k = problem.n_inputs, problem.n_outputs
         self._plan, self._seed = plan, np.uint64(seed)
-        self._variant = _variant(p, k, method, plan, lanes)
+        self._variant = _variant(problem, method, plan, lanes)
         stored = r if self._variant.unrolled else -(-r // COLUMN_TILE) * COLUMN_TILE
         self.layout = Layout(p, k, stored, lanes, count)
-        self.saver = Saver(plan, self.layout, r, start, basis, problem.minimum_loss, recording)
+        self.saver = Saver(
+            plan, self.layout, r, start, basis, problem.minimum_loss, recording, Measure.of(problem, plan)
+        )
         self._kernel = kernel(self._variant)
         self._frame: FrameState | None = None
         if self._variant.frame:
@@ -67,13 +73,15 @@ class FusedEngine:
         # What weight decay adds to the ledger at every step is the same number, kept out of the kernel.
         decay = plan.row_factors[0] if self._variant.decay else 1.0
         self._ledger_per_step = 2.0 * abs(p - k) * float(np.log(decay))
-        self._data = _shared_data(problem, method, plan) if isinstance(method, StochasticGradientDescent) else None
+        self._make_data = thread_data(problem, method, plan)
 
     @property
     def is_compiled(self) -> bool:
         """Whether this process has the kernels already."""
+        size = len(self._make_data(1)) if self._make_data is not None else 0
+        known = [len(signature[_DATA]) for signature in self._kernel.signatures]  # type: ignore[attr-defined]
         framed = self._frame is None or self._frame.is_compiled
-        return bool(self._kernel.signatures) and self.saver.is_compiled and framed  # type: ignore[attr-defined]
+        return size in known and self.saver.is_compiled and framed
 
     def compile(self) -> None:
         """Compile the kernels by running no step of no block."""
@@ -114,12 +122,9 @@ class FusedEngine:
     def _working_memory(self) -> tuple[Any, ...]:
         p, k, w = self.layout.n_inputs, self.layout.n_outputs, self.layout.lanes
         scratch = aligned_zeros(scratch_size(p, k, self.layout.columns, w, self._variant.step_batch))
+        data = () if self._make_data is None else self._make_data(w)
         frame = () if self._frame is None else (self._frame.argument(),)
-        if self._data is None:
-            return scratch, (), *frame
-        inputs, b = self._data[0], self._data[-2]
-        buffers = (batch_buffer(b, len(inputs), w), aligned_zeros((b * k + 4) * w))
-        return scratch, (*self._data[:2], *buffers, *self._data[2:]), *frame
+        return scratch, data, *frame
 
     def record(self, unit: Unit, index: int) -> None:
         """Write save point `index` for a unit that stands there."""
@@ -177,12 +182,12 @@ class FusedEngine:
         return {"largest_increment": np.sqrt(self._extremes[: self.layout.replicates])}
 
 
-def _variant(p: int, k: int, method: Method, plan: Plan, lanes: int) -> Variant:
+def _variant(problem: Problem, method: Method, plan: Plan, lanes: int) -> Variant:
     geometric = isinstance(method, StochasticGradientFlow) and method.integrator == "geometric"
-    batch = isinstance(method, StochasticGradientDescent)
+    batch = isinstance(method, StochasticGradientDescent) or problem.loss != "squared"
     return Variant(
-        p,
-        k,
+        problem.n_inputs,
+        problem.n_outputs,
         lanes=lanes,
         step="geometric" if geometric else "descent",
         noise="batch" if batch else (plan.precision if plan.amplitude.any() else "none"),
@@ -190,17 +195,4 @@ def _variant(p: int, k: int, method: Method, plan: Plan, lanes: int) -> Variant:
         balance=plan.balance,
         decay=not geometric and bool(plan.row_factors[0] != 1.0),
         frame=plan.framed,
-    )
-
-
-def _shared_data(problem: Problem, method: StochasticGradientDescent, plan: Plan) -> tuple[Any, ...]:
-    """What the kernel needs of the data besides a thread's own buffers; the batch size is the last but one."""
-    assert problem.inputs is not None and problem.labels is not None
-    return (
-        np.ascontiguousarray(problem.inputs @ plan.eigenvectors),
-        np.ascontiguousarray(problem.labels),
-        plan.step_length / method.batch_size,
-        float(np.sqrt(method.label_noise)),
-        method.batch_size,
-        plan.precision == "double",
     )

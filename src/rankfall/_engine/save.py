@@ -6,11 +6,12 @@ import numpy as np
 
 from rankfall._eigen import decompose
 from rankfall._engine.base import Unit
+from rankfall._engine.samples import Measure
 from rankfall._kernels.layout import Layout, pack_lanes, unpack_lanes
 from rankfall._kernels.recorder import LANE_LIMIT, recorder, work_size
 from rankfall._kernels.vector import aligned_zeros
 from rankfall._plan import Plan
-from rankfall.recording import FORCES, Recording, balance, record_large
+from rankfall.recording import FORCES, SCALARS, Recording, balance, record_large
 
 __all__ = ["Saver", "pad_square"]
 
@@ -27,9 +28,13 @@ class Saver:
         basis: np.ndarray | None,
         minimum_loss: float,
         recording: Recording,
+        measure: Measure | None = None,
     ) -> None:
-        """Take the start (replicate, row, column) and the hidden basis to which weights are turned back."""
-        self.recording = recording
+        """Take the start (replicate, row, column) and the hidden basis to which weights are turned back.
+
+        `measure` gives the loss where it is not squared.
+        """
+        self.recording, self._measure = recording, measure
         self._plan, self._layout, self._columns = plan, layout, columns
         self._minimum_loss, self._basis = minimum_loss, basis
         self._in_lanes = layout.rows <= LANE_LIMIT
@@ -105,6 +110,8 @@ class Saver:
 
     def _save_observables(self, unit: Unit, index: int, state: np.ndarray, lost: np.ndarray) -> None:
         observed, here = self.recording.observed, unit.replicates(self._layout)
+        if self._measure is not None:
+            self._save_measured(unit, index, state, lost)
         if "eigenvalues" in observed:
             observed["eigenvalues"][index, here] = self.recording.Z[index, here] ** 2
         if "force_gradient" in observed:
@@ -130,6 +137,15 @@ class Saver:
             )
         for name, values in zip(FORCES, parts, strict=True):
             self.recording.observed[name][index, here] = values
+
+    def _save_measured(self, unit: Unit, index: int, state: np.ndarray, lost: np.ndarray) -> None:
+        assert self._measure is not None
+        layout, kept, p = self._layout, self.recording, self._layout.n_inputs
+        z = self._plan.unscale[:, None] * self._unpack(unit, state, layout.rows, layout.columns)
+        for i, replicate in enumerate(range(*unit.replicates(layout).indices(layout.replicates))):
+            loss, accuracy = (np.nan, np.nan) if lost[i] else self._measure(z[i, :p] @ z[i, p:].T)
+            kept.scalars[index, SCALARS.index("loss"), replicate] = loss
+            kept.observed["accuracy"][index, replicate] = accuracy
 
     def _unpack(self, unit: Unit, flat: np.ndarray, a: int, b: int) -> np.ndarray:
         here, lanes = unit.replicates(self._layout), self._layout.lanes

@@ -18,11 +18,15 @@ from typing import Any
 
 import numpy as np
 from numba import njit
+from numba.extending import overload
 
-__all__ = ["ORDER", "advance_flow"]
+from rankfall._kernels import loader
+from rankfall._kernels.losses import flow_gradient
+
+__all__ = ["ORDER", "advance_flow", "data_flow_kernel", "move_flow"]
 
 ORDER = 4
-_COMPILE: dict[str, Any] = {"error_model": "numpy", "nogil": True, "cache": True}
+_COMPILE: dict[str, Any] = {"error_model": "numpy", "nogil": True}
 # Above this trace of HᵀH the series below would lose digits; such a step is refused and halved.
 _LARGEST_TRACE = 1.0
 _TERMS = 10
@@ -96,36 +100,62 @@ def _apply_exponential(h, z, out, gram, c, s, power, t, u):  # type: ignore[no-u
     return True
 
 
-@njit(**_COMPILE)
-def _stage(z, h, cross, curvature, out):  # type: ignore[no-untyped-def]
-    """out = h (C − diag(d) W1 W2)."""
-    p, k = cross.shape
-    for i in range(p):
-        for j in range(k):
-            product = 0.0
-            for m in range(z.shape[1]):
-                product += z[i, m] * z[p + j, m]
-            out[i, j] = h * (cross[i, j] - curvature[i] * product)
+def _stage(z: Any, h: Any, cross: Any, curvature: Any, data: Any, room: Any, out: Any) -> None:
+    """out = h G(W1 W2): h (C − diag(d) W1 W2) without data, from the data (inputs, labels, loss) otherwise."""
+    raise NotImplementedError
+
+
+@overload(_stage)
+def _overloaded_stage(z, h, cross, curvature, data, room, out):  # type: ignore[no-untyped-def]
+    if len(data) == 0:
+
+        def squared(z, h, cross, curvature, data, room, out):  # type: ignore[no-untyped-def]
+            p, k = cross.shape
+            for i in range(p):
+                for j in range(k):
+                    product = 0.0
+                    for m in range(z.shape[1]):
+                        product += z[i, m] * z[p + j, m]
+                    out[i, j] = h * (cross[i, j] - curvature[i] * product)
+
+        return squared
+
+    def from_data(z, h, cross, curvature, data, room, out):  # type: ignore[no-untyped-def]
+        p, k = cross.shape
+        inputs, labels, loss = data
+        product = room[:p]
+        for i in range(p):
+            for j in range(k):
+                total = 0.0
+                for m in range(z.shape[1]):
+                    total += z[i, m] * z[p + j, m]
+                product[i, j] = total
+        flow_gradient(product, cross, curvature, inputs, labels, loss, room[p], room[p + 1], out)
+        for i in range(p):
+            for j in range(k):
+                out[i, j] *= h
+
+    return from_data
 
 
 @njit(**_COMPILE)
-def _step(z, h, cross, curvature, out, stages, combined, y, small, t, u):  # type: ignore[no-untyped-def]
+def _step(z, h, cross, curvature, data, out, stages, combined, y, small, room, t, u):  # type: ignore[no-untyped-def]
     """One step of length h: out ← Φ_h(z); False if it was too long to be computed."""
     gram, c, s, power = small[0], small[1], small[2], small[3:5]
     k1, k2, k3, k4 = stages[0], stages[1], stages[2], stages[3]
-    _stage(z, h, cross, curvature, k1)
+    _stage(z, h, cross, curvature, data, room, k1)
     combined[:] = 0.5 * k1
     if not _apply_exponential(combined, z, y, gram, c, s, power, t, u):
         return False
-    _stage(y, h, cross, curvature, k2)
+    _stage(y, h, cross, curvature, data, room, k2)
     combined[:] = 0.5 * k2
     if not _apply_exponential(combined, z, out, gram, c, s, power, t, u):
         return False
-    _stage(out, h, cross, curvature, k3)
+    _stage(out, h, cross, curvature, data, room, k3)
     combined[:] = k3 - 0.5 * k1
     if not _apply_exponential(combined, y, out, gram, c, s, power, t, u):
         return False
-    _stage(out, h, cross, curvature, k4)
+    _stage(out, h, cross, curvature, data, room, k4)
     combined[:] = 0.25 * k1 + (k2 + k3) / 6.0 - k4 / 12.0
     if not _apply_exponential(combined, z, y, gram, c, s, power, t, u):
         return False
@@ -134,14 +164,15 @@ def _step(z, h, cross, curvature, out, stages, combined, y, small, t, u):  # typ
 
 
 @njit(**_COMPILE)
-def advance_flow(  # type: ignore[no-untyped-def]
-    state, first, last, begin, end, cross, curvature, tolerance, fixed_step, proposed, taken, failed_at
+def move_flow(  # type: ignore[no-untyped-def]
+    state, first, last, begin, end, cross, curvature, tolerance, fixed_step, proposed, taken, failed_at, data=()
 ):
     """Advance trajectories first … last−1 of state (replicate, row, column) from time `begin` to `end`.
 
     fixed_step: length of the steps, or 0 for step control by `tolerance`. proposed (replicate): the controller's next
     step, carried from call to call. taken (replicate): accepted steps. failed_at (replicate): time at which the step
-    underflowed or the weights stopped being finite, −1 otherwise.
+    underflowed or the weights stopped being finite, −1 otherwise. data: () for the squared loss, whose gradient is
+    C − diag(d) W; (inputs, labels, code of the loss) for the others.
     """
     p, k = cross.shape
     n, r = state.shape[1:]
@@ -149,6 +180,7 @@ def advance_flow(  # type: ignore[no-untyped-def]
     whole, half, double, y = np.empty((n, r)), np.empty((n, r)), np.empty((n, r)), np.empty((n, r))
     stages, combined = np.empty((4, p, k)), np.empty((p, k))
     small, t, u = np.empty((5, side, side)), np.empty((side, r)), np.empty((side, r))
+    room = np.empty((p + 2, k))
     for b in range(first, last):
         z = state[b]
         if failed_at[b] >= 0.0:
@@ -156,7 +188,7 @@ def advance_flow(  # type: ignore[no-untyped-def]
         if fixed_step > 0.0:
             count = max(1, round((end - begin) / fixed_step))
             for step in range(count):
-                ok = _step(z, fixed_step, cross, curvature, whole, stages, combined, y, small, t, u)
+                ok = _step(z, fixed_step, cross, curvature, data, whole, stages, combined, y, small, room, t, u)
                 if not ok:
                     failed_at[b] = begin + (step + 1) * fixed_step
                     z[:] = math.nan
@@ -176,9 +208,9 @@ def advance_flow(  # type: ignore[no-untyped-def]
                 break
             error = math.inf
             if (
-                _step(z, h, cross, curvature, whole, stages, combined, y, small, t, u)
-                and _step(z, 0.5 * h, cross, curvature, half, stages, combined, y, small, t, u)
-                and _step(half, 0.5 * h, cross, curvature, double, stages, combined, y, small, t, u)
+                _step(z, h, cross, curvature, data, whole, stages, combined, y, small, room, t, u)
+                and _step(z, 0.5 * h, cross, curvature, data, half, stages, combined, y, small, room, t, u)
+                and _step(half, 0.5 * h, cross, curvature, data, double, stages, combined, y, small, room, t, u)
             ):
                 gap, size = 0.0, 0.0
                 for i in range(n):
@@ -196,3 +228,21 @@ def advance_flow(  # type: ignore[no-untyped-def]
             else:
                 shrink = 0.9 * error**-0.2 if error < math.inf else 0.25
                 proposed[b] = h * min(0.9, max(0.1, shrink))
+
+
+# Without data nothing of another module is compiled in, and numba's own cache sees every change.
+advance_flow: Any = njit(cache=True, **_COMPILE)(move_flow.py_func)
+
+_TEXT = """\
+from numba import njit
+from rankfall._kernels.gradient_flow import move_flow
+
+@njit(error_model='numpy', nogil=True, cache=True)
+def advance(state, first, last, begin, end, cross, curvature, tolerance, fixed_step, proposed, taken, failed_at, data):
+    move_flow(state, first, last, begin, end, cross, curvature, tolerance, fixed_step, proposed, taken, failed_at, data)
+"""
+
+
+def data_flow_kernel() -> Any:
+    """`advance_flow` for data of a loss that is not squared; through the loader, whose cache sees all modules."""
+    return loader.load("gradient_flow_data", _TEXT)

@@ -56,11 +56,11 @@ def flow_gradient(product, cross, curvature, inputs, labels, loss, scores, diffe
     out[:] = 0.0
     n = len(inputs)
     for t in range(n):
-        for j in range(k):
-            total = 0.0
-            for i in range(p):
-                total += inputs[t, i] * product[i, j]
-            scores[j] = total
+        scores[:] = 0.0
+        for i in range(p):
+            x = inputs[t, i]
+            for j in range(k):  # along the rows of the product: neighbours in memory
+                scores[j] += x * product[i, j]
         residual(scores, labels[t], loss, difference)
         for i in range(p):
             for j in range(k):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numba import njit
+from numba.core import types
 from numba.extending import overload
 
 from rankfall._kernels import vector
+from rankfall._kernels.loss_increment import add_gradient
 from rankfall._kernels.philox import (
     MASK,
     SHIFT,
@@ -80,10 +83,11 @@ def draw_batch_noise(noise, lane, stride, count, double, k0, k1, replicate, step
 def minibatch_increment(
     scratch: Any, tail: Any, work: Any, data: Any, k0: Any, k1: Any, replicate: Any, step: Any, one: Any
 ) -> None:
-    """H = h X_Bᵀ(Y_B + √δ ξ − X_B P)/b, one batch per lane.
+    """H = h X_Bᵀ(Y_B + √δ ξ − X_B P)/b, one batch per lane; for other losses see `loss_increment`.
 
     P (p, k, lane) is read at `tail` of the scratch memory and H written behind it; a sample is gathered at `work`.
-    `data` is (inputs, labels, sample numbers, normals, h/b, √δ, b, double); `one` selects the width.
+    `data` is (inputs, labels, sample numbers, normals, h/b, √δ, b, double) for the squared loss and `LossData` for the
+    others; `one` selects the width.
     """
     raise NotImplementedError
 
@@ -92,6 +96,8 @@ def minibatch_increment(
 def _minibatch_increment(  # type: ignore[no-untyped-def]
     scratch, tail, work, data, k0, k1, replicate, step, one
 ):
+    if isinstance(data, types.NamedTuple):
+        return _with_loss(one.width)
     w = one.width
     load, store, splat, fma, mul, sub = (
         getattr(vector, f"{name}{w}") for name in ("load", "store", "splat", "fma", "mul", "sub")
@@ -127,5 +133,30 @@ def _minibatch_increment(  # type: ignore[no-untyped-def]
                 for i in range(p):
                     at = target + (i * k + j) * w
                     store(scratch, at, fma(residual, load(scratch, work + i * w), load(scratch, at)))
+
+    return implementation
+
+
+def _with_loss(w: int) -> Callable[..., None]:
+    """The increment for losses that are not squared."""
+    store, splat = getattr(vector, f"store{w}"), getattr(vector, f"splat{w}")
+
+    def implementation(scratch, tail, work, data, k0, k1, replicate, step, one):  # type: ignore[no-untyped-def]
+        n_samples, p = data.inputs.shape
+        size, b = p * data.labels.shape[1] * w, data.batch_size
+        target = tail + size
+        for at in range(target, target + size, w):
+            store(scratch, at, splat(0.0))
+        beside = data.noise_gain > 0.0
+        everything = beside or b == n_samples
+        if beside or not everything:
+            marks = b * w if len(data.batch) > b * w else -1
+            for lane in range(w):
+                draw_batch(data.batch, lane, w, n_samples, b, k0, k1, replicate + _u64(lane), _u64(step), marks)
+        kind, flips = 0 if everything else 1, 0.0 if beside else data.threshold
+        add_gradient(scratch, tail, target, data, data.gain, flips, kind, k0, k1, replicate, step, one)
+        if beside:
+            gain = data.noise_gain
+            add_gradient(scratch, tail, target, data, gain, data.threshold, 2, k0, k1, replicate, step, one)
 
     return implementation

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from rankfall._kernels.flips import class_shift, draw_words, flip_threshold, words_per_sample
 from rankfall._kernels.layout import NoiseGrouping
+from rankfall._kernels.losses import CODES
 from rankfall._kernels.minibatch import draw_batch, draw_batch_noise
 from rankfall._kernels.philox import (
     MASK,
@@ -16,7 +18,7 @@ from rankfall._kernels.philox import (
     philox,
 )
 
-__all__ = ["batches", "normals"]
+__all__ = ["batches", "flips", "normals"]
 
 _u64 = np.uint64
 
@@ -102,3 +104,43 @@ def batches(
     noise = np.empty((replicates, steps, -(-count // 4) * 4))
     _fill_batches(chosen, noise, n_samples, 0, first_step, double, *_key(seed))
     return chosen, noise[..., :count].reshape(replicates, steps, batch_size, n_outputs)
+
+
+@njit(error_model="numpy", nogil=True)
+def _fill_words(words, first_step, k0, k1):  # type: ignore[no-untyped-def]
+    for i in range(words.shape[0]):
+        for s in range(words.shape[1]):
+            draw_words(words[i, s], 0, 1, 0, words.shape[2] // 4, k0, k1, _u64(i), _u64(first_step + s))
+
+
+def flips(
+    seed: int,
+    replicates: int,
+    first_step: int,
+    steps: int,
+    batch_size: int,
+    n_outputs: int,
+    label_noise: float,
+    loss: str,
+) -> np.ndarray:
+    """Return which labels of the batches are flipped.
+
+    Logistic: 1 where y becomes 1 − y, shape (replicates, steps, batch_size, n_outputs). Cross-entropy: by how many
+    columns a row of labels is turned to the right, 0 … n_outputs − 1, shape (replicates, steps, batch_size).
+
+    Example:
+        >>> from rankfall._kernels.noise import flips
+        >>> turned = flips(1, 2, 0, steps=5, batch_size=3, n_outputs=4, label_noise=0.5, loss="cross_entropy")
+        >>> turned.shape, int(turned.max())
+        ((2, 5, 3), 3)
+    """
+    threshold, each = flip_threshold(label_noise), words_per_sample(n_outputs, CODES[loss])
+    words = np.empty((replicates, steps, -(-batch_size * each // 4) * 4))
+    _fill_words(words, first_step, *_key(seed))
+    words = words[:, :, : batch_size * each].reshape(replicates, steps, batch_size, each)
+    if loss == "logistic":
+        return (words < threshold).astype(np.int64)
+    turned = np.zeros(words.shape[:-1], dtype=np.int64)
+    for place in np.ndindex(turned.shape):
+        turned[place] = class_shift(words[(*place, 0)], words[(*place, 1)], threshold, n_outputs)
+    return turned

@@ -30,6 +30,7 @@ _WEYL_0, _WEYL_1 = _u64(0x9E3779B9), _u64(0xBB67AE85)
 STREAM_FLOW_NOISE = _u64(0)
 STREAM_BATCH = _u64(1 << 28)
 STREAM_BATCH_NOISE = _u64(2 << 28)
+STREAM_FLIPS = _u64(5 << 28)
 
 _INLINE: dict[str, Any] = {"error_model": "numpy", "nogil": True, "inline": "always"}
 

@@ -33,9 +33,14 @@ OPERATIONS = (
     "larger",
     "choose",
     "any_above",
+    "power_of_two",
 )
 _DOUBLE = ir.DoubleType()
 _INT32 = ir.IntType(32)
+_INT64 = ir.IntType(64)
+# A float64 n + 1.5·2⁵² has the integer n in the lowest bits of its mantissa, whose other bits are those of the shift.
+INTEGER_SHIFT = 1.5 * 2.0**52
+_BITS_OF_ONE, _MANTISSA_BITS = 0x3FF0000000000000, 52
 
 
 class LaneType(types.Type):
@@ -147,6 +152,17 @@ def _make_operations(width: int) -> dict[str, Callable[..., Any]]:
 
         return lane(lane, lane, lane, lane), generate
 
+    @intrinsic
+    def power_of_two(typing: Any, shifted: Any) -> Any:
+        """2ⁿ, lane by lane, of n + INTEGER_SHIFT with a whole n from −1022 to 1023; other n give garbage."""
+
+        def generate(context: Any, builder: Any, signature: Any, x: Any) -> Any:
+            integers = ir.VectorType(_INT64, width)
+            exponent = builder.shl(builder.bitcast(x[0], integers), ir.Constant(integers, [_MANTISSA_BITS] * width))
+            return builder.bitcast(builder.add(exponent, ir.Constant(integers, [_BITS_OF_ONE] * width)), vector)
+
+        return lane(lane), generate
+
     return {
         "load": load,
         "store": store,
@@ -161,6 +177,7 @@ def _make_operations(width: int) -> dict[str, Callable[..., Any]]:
         "larger": larger,
         "choose": choose,
         "any_above": any_above,
+        "power_of_two": power_of_two,
     }
 
 

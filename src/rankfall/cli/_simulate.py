@@ -29,6 +29,7 @@ Start = StrEnum("Start", ["gaussian", "balanced"])
 Ledger = StrEnum("Ledger", ["auto", "determinant", "balance", "both", "none"])
 Precision = StrEnum("Precision", ["single", "double"])
 Integrator = StrEnum("Integrator", ["geometric", "euler"])
+Loss = StrEnum("Loss", ["squared", "logistic", "cross-entropy"])
 
 _DATA, _METHOD, _NETWORK, _RUN = "Problem", "Method", "Network", "Run"
 
@@ -50,6 +51,13 @@ def simulate(
             help="A bundled set: diabetes, digits, breast-cancer (needs the extra 'data').", rich_help_panel=_DATA
         ),
     ] = None,
+    loss: Annotated[
+        Loss,
+        typer.Option(
+            help="squared; logistic (labels 0 or 1); cross-entropy (one column of classes, or one-hot).",
+            rich_help_panel=_DATA,
+        ),
+    ] = Loss.squared,
     n_samples: Annotated[
         int | None, typer.Option(help="Gaussian data: samples n.", show_default="1000", rich_help_panel=_DATA)
     ] = None,
@@ -57,7 +65,8 @@ def simulate(
         int | None, typer.Option(help="Gaussian data: inputs p.", show_default="5", rich_help_panel=_DATA)
     ] = None,
     n_outputs: Annotated[
-        int | None, typer.Option(help="Gaussian data: outputs k.", show_default="2", rich_help_panel=_DATA)
+        int | None,
+        typer.Option(help="Gaussian data: outputs k, or classes.", show_default="2", rich_help_panel=_DATA),
     ] = None,
     teacher_rank: Annotated[
         int | None, typer.Option(help="Gaussian data: rank of the teacher.", show_default="full", rich_help_panel=_DATA)
@@ -69,7 +78,11 @@ def simulate(
         int | None, typer.Option(help="Gaussian data: seed.", show_default="that of --seed", rich_help_panel=_DATA)
     ] = None,
     label_noise: Annotated[
-        float | None, typer.Option(help="Variance δ of fresh label noise.", rich_help_panel=_METHOD)
+        float | None,
+        typer.Option(
+            help="Variance δ of fresh label noise; probability of a flip where the loss is not squared.",
+            rich_help_panel=_METHOD,
+        ),
     ] = None,
     step_size: Annotated[float | None, typer.Option(help="η.", rich_help_panel=_METHOD)] = None,
     batch_size: Annotated[int | None, typer.Option(help="b.", rich_help_panel=_METHOD)] = None,
@@ -130,6 +143,10 @@ def simulate(
 
         rankfall simulate --method stochastic-gradient-descent --step-size 0.01 \
             --batch-size 8 --steps 100000 --data diabetes --scale 0.3
+
+        rankfall simulate --method stochastic-gradient-descent --step-size 0.05 \
+            --batch-size 32 --label-noise 0.1 --steps 5000 --data digits \
+            --loss cross-entropy --scale 0.1
     """
     import rankfall as rf
     from rankfall import laws
@@ -157,7 +174,7 @@ def simulate(
         integrator=None if integrator is None else integrator.value,
         tolerance=tolerance,
     )
-    problem = _problem(inputs, labels, data, synthetic, seed)
+    problem = _problem(inputs, labels, data, synthetic, seed, loss.value.replace("-", "_"))
     units = problem.n_inputs + problem.n_outputs + 3 if width is None else width
     make = rf.LinearNetwork.balanced if start is Start.balanced else rf.LinearNetwork.gaussian
     network = make(problem.n_inputs, units, problem.n_outputs, scale)
@@ -226,7 +243,7 @@ def _option(name: str) -> str:
 
 
 def _problem(
-    inputs: Path | None, labels: Path | None, data: str | None, synthetic: dict[str, Any], seed: int
+    inputs: Path | None, labels: Path | None, data: str | None, synthetic: dict[str, Any], seed: int, loss: Any
 ) -> Problem:
     import rankfall as rf
     from rankfall import datasets
@@ -239,9 +256,14 @@ def _problem(
     if given and (inputs is not None or data is not None):
         raise rf.InvalidInput(f"{', '.join(given)}: only for Gaussian data, not together with --inputs or --data.")
     if inputs is not None and labels is not None:
-        return rf.Problem.from_data(datasets.read_matrix(inputs, "inputs"), datasets.read_matrix(labels, "labels"))
+        features, targets = datasets.read_matrix(inputs, "inputs"), datasets.read_matrix(labels, "labels")
+        return rf.Problem.from_data(features, targets, loss=loss)
     if data is not None:
-        return datasets.load(data)
+        return datasets.load(data, loss=loss)
+    if loss == "logistic":
+        raise rf.InvalidInput(
+            "--loss logistic needs --inputs and --labels, or --data; for random data use cross-entropy."
+        )
     defaults: dict[str, Any] = {
         "n_samples": 1000,
         "n_inputs": 5,
@@ -250,6 +272,13 @@ def _problem(
         "teacher_noise": 0.0,
     }
     chosen: dict[str, Any] = {name: defaults.get(name) if value is None else value for name, value in synthetic.items()}
+    if loss == "cross_entropy":
+        if synthetic["teacher_noise"] is not None:
+            raise rf.InvalidInput(
+                "--teacher-noise is for the squared loss; the classes of random data are those of the teacher."
+            )
+        sizes = chosen["n_samples"], chosen["n_inputs"], chosen["n_outputs"]
+        return rf.Problem.classification(*sizes, seed=chosen["problem_seed"], rank=chosen["teacher_rank"])
     return rf.Problem.gaussian(
         chosen["n_samples"],
         chosen["n_inputs"],
@@ -278,7 +307,8 @@ def _summary(run: xr.Dataset) -> str:
         spectrum = np.median(last["singular_values_W1"].values, axis=0)
         lines.append(
             f"  medians at the end: loss {float(np.median(last['loss'])):.4g}, "
-            f"log det M {float(np.median(last['log_det'])):.6g}, balance {float(np.median(last['balance'])):.4g}, "
+            + (f"accuracy {float(np.median(last['accuracy'])):.4g}, " if "accuracy" in last else "")
+            + f"log det M {float(np.median(last['log_det'])):.6g}, balance {float(np.median(last['balance'])):.4g}, "
             f"singular values of W1 {', '.join(f'{value:.3g}' for value in spectrum[:5])}"
             + (" …" if len(spectrum) > 5 else "")
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from rankfall.methods import (
 )
 from rankfall.problem import Problem
 
-__all__ = ["Reading", "read"]
+__all__ = ["Reading", "read", "require_squared_loss"]
 
 _NEEDED = (
     "log_det",
@@ -120,7 +121,13 @@ class Reading:
         return np.concatenate([np.zeros_like(steps[:, :1]), moved], axis=1)
 
     def _noise_per_step(self, length: float) -> float:
-        """Typical relative change of the weights by the noise in one step."""
+        """Typical relative change of the weights by the noise in one step.
+
+        Of the losses that are not squared none is relied upon: residuals vanish as the classes are told apart, and
+        flips are rare where their probability is small.
+        """
+        if self.problem.loss != "squared":
+            return 0.0
         method = self.method
         scale = math.sqrt(float(np.trace(self.problem.covariance)) / self.problem.n_inputs)
         if isinstance(method, StochasticGradientFlow):
@@ -169,6 +176,9 @@ def read(run: Any, problem: Problem | None = None) -> Reading:
     elif not isinstance(problem, Problem):
         raise InvalidInput(f"problem must be a rankfall.Problem, got {type(problem).__name__}.")
     else:
+        loss = json.loads(run.attrs["settings"])["problem"].get("loss", "squared")
+        if problem.loss != loss:
+            raise InvalidInput(f"the problem is not the one of this run: its loss is {problem.loss}, the run's {loss}.")
         _same(problem.covariance, run["covariance"].values, "covariance")
         _same(problem.cross_covariance, run["cross_covariance"].values, "cross_covariance")
     times = np.asarray(run["time"].values, dtype=np.float64)
@@ -193,6 +203,12 @@ def read(run: Any, problem: Problem | None = None) -> Reading:
         ),
         outcomes=outcomes,
     )
+
+
+def require_squared_loss(problem: Problem, what: str) -> None:
+    """Raise LawNotApplicable where the loss is another one."""
+    if problem.loss != "squared":
+        raise LawNotApplicable(f"{what} is known for the squared loss only, the problem has loss={problem.loss!r}.")
 
 
 def _same(given: np.ndarray, recorded: np.ndarray, name: str) -> None:

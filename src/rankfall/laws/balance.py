@@ -26,7 +26,7 @@ import xarray as xr
 from rankfall.errors import InvalidInput, LawNotApplicable
 from rankfall.laws import _rounding
 from rankfall.laws._judge import judge
-from rankfall.laws._reading import Reading, read
+from rankfall.laws._reading import Reading, read, require_squared_loss
 from rankfall.laws._verdict import Verdict
 from rankfall.methods import GradientFlow, Method, StochasticGradientFlow
 from rankfall.problem import Problem
@@ -97,6 +97,8 @@ def drift(W1: Any, W2: Any, problem: Problem, method: Method) -> np.ndarray:
         array([[1.5]])
     """
     intensity = _intensity(method)
+    if intensity:
+        require_squared_loss(problem, "the stochastic flow")
     first, second = np.asarray(W1, dtype=np.float64), np.asarray(W2, dtype=np.float64)
     _fit(first, second)
     if (first.shape[-2], second.shape[-1]) != (problem.n_inputs, problem.n_outputs):
@@ -122,7 +124,8 @@ def predict(problem: Problem, method: Method, start_balance: Any, times: Any) ->
         Q_0 for gradient flow, Q_0 exp(−σ² k s t) for the stochastic flow; shape (time, *start_balance.shape).
 
     Raises:
-        LawNotApplicable: A descent, or a problem for which Q alone does not determine its own future.
+        LawNotApplicable: A descent, or a problem for which Q alone does not determine its own future, as where the
+            loss is not squared.
         InvalidInput: The times are not one-dimensional.
 
     Example:
@@ -259,6 +262,7 @@ def _decay_rate(problem: Problem, method: Method) -> float:
     intensity = _intensity(method)
     if intensity == 0.0:
         return 0.0
+    require_squared_loss(problem, "the stochastic flow")
     p, k = problem.n_inputs, problem.n_outputs
     if p != k or _departure(problem) > _WHITE:
         reason = f"n_inputs = {p} and n_outputs = {k} differ" if p != k else "the covariance is no multiple of I"

@@ -24,7 +24,7 @@ import xarray as xr
 from rankfall.errors import InvalidInput, LawNotApplicable
 from rankfall.laws import _rounding
 from rankfall.laws._judge import judge
-from rankfall.laws._reading import Reading, read
+from rankfall.laws._reading import Reading, read, require_squared_loss
 from rankfall.laws._verdict import Verdict
 from rankfall.methods import GradientFlow, Method, StochasticGradientFlow
 from rankfall.problem import Problem
@@ -38,7 +38,7 @@ def rate(problem: Problem, method: Method) -> float:
     """Return d log det M / dt = −2 k σ² tr(Σ) of a flow; 0 for gradient flow.
 
     Raises:
-        LawNotApplicable: The method is a descent.
+        LawNotApplicable: The method is a descent, or the stochastic flow of a loss that is not squared.
 
     Example:
         >>> import numpy as np, rankfall as rf
@@ -50,6 +50,7 @@ def rate(problem: Problem, method: Method) -> float:
     if isinstance(method, GradientFlow):
         return 0.0
     if isinstance(method, StochasticGradientFlow):
+        require_squared_loss(problem, "the stochastic flow")
         return -2.0 * problem.n_outputs * method.intensity * float(np.trace(problem.covariance))
     raise LawNotApplicable(
         f"{type(method).__name__} moves in steps: its determinant follows the ledger of these steps, see "

@@ -27,7 +27,7 @@ import xarray as xr
 from rankfall import _checks
 from rankfall.errors import InvalidInput, LawNotApplicable
 from rankfall.laws import balance, determinant
-from rankfall.laws._reading import Reading, read
+from rankfall.laws._reading import Reading, read, require_squared_loss
 from rankfall.laws._verdict import Verdict
 from rankfall.methods import GradientFlow
 from rankfall.problem import Problem
@@ -132,7 +132,7 @@ def balanced_flow(problem: Problem, W1: Any, W2: Any, times: Any) -> np.ndarray:
         Shape (time, n_inputs + n_outputs, n_inputs + n_outputs).
 
     Raises:
-        LawNotApplicable: The inputs are not whitened, or the start is not balanced.
+        LawNotApplicable: The loss is not squared, the inputs are not whitened, or the start is not balanced.
         InvalidInput: The weights do not fit the problem, or a time is negative.
 
     Example:
@@ -148,6 +148,7 @@ def balanced_flow(problem: Problem, W1: Any, W2: Any, times: Any) -> np.ndarray:
                [3., 0., 0., 3., 0.],
                [0., 2., 0., 0., 2.]])
     """
+    require_squared_loss(problem, "the closed form")
     first, second = _checks.finite_matrix(W1, "W1"), _checks.finite_matrix(W2, "W2")
     moments = _times(times)
     p, k = problem.n_inputs, problem.n_outputs

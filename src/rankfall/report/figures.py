@@ -152,7 +152,7 @@ def draw_singular_values(
 
 
 def draw_loss(axes: Axes, run: xr.Dataset, *, colour: str) -> None:
-    """Draw the loss, on a logarithmic scale where it is positive."""
+    """Draw the loss, on a logarithmic scale where it is positive; where there is an accuracy, dotted, on the right."""
     time, values = run["time"].values, run["loss"].values
     positive = np.where(values > 0, values, np.nan)
     _draw_replicates(axes, time, positive, colour)
@@ -160,6 +160,14 @@ def draw_loss(axes: Axes, run: xr.Dataset, *, colour: str) -> None:
     if np.isfinite(positive).any():
         axes.set_yscale("log")
     axes.set(title="Loss", xlabel=_time_label([run]), ylabel="L(W)")
+    if "accuracy" in run:
+        axes.set(title="Loss (solid) and accuracy (dotted)")
+        right = axes.twinx()
+        right.plot(
+            time, _over_replicates(np.nanmedian, run["accuracy"].values), color=style.INK, linewidth=1.3, linestyle=":"
+        )
+        right.set(ylim=(0.0, 1.02), ylabel="accuracy")
+        right.spines["right"].set_visible(True)
 
 
 def draw_balance(axes: Axes, run: xr.Dataset, *, colour: str, label: str) -> None:
