@@ -93,6 +93,18 @@ def test_plot_writes_beside_the_run_or_where_told(saved, tmp_path):
     assert result.exit_code == 74 and "cannot write" in result.stderr
 
 
+def test_plot_of_learning(saved, tmp_path):
+    noisy, _ = saved
+    result = run("plot", noisy, "--learning")
+    assert result.exit_code == 2 and "--learning is for runs of gradient flow" in result.stderr
+    problem = rf.Problem.from_statistics(np.eye(2), np.diag([2.0, 1.0]))
+    for start in ("balanced", "gaussian"):  # with a closed form, and without
+        network = getattr(rf.LinearNetwork, start)(2, 3, 2)
+        rf.save_run(rf.simulate(problem, network, rf.GradientFlow(), duration=1.0, save_points=5), tmp_path / "flow.nc")
+        for options in ((), ("--learning",)):
+            assert run("plot", tmp_path / "flow.nc", *options).exit_code == 0
+
+
 @pytest.mark.parametrize("command", ["check", "plot"])
 def test_what_is_not_a_run_is_refused(saved, tmp_path, command):
     file, _ = saved

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from rankfall.errors import LawNotApplicable
-from rankfall.laws import balance, determinant, ledger, lyapunov
+from rankfall.laws import balance, determinant, ledger, lyapunov, narrow
 from rankfall.laws._reading import read
 from rankfall.laws._verdict import Verdict
 from rankfall.problem import Problem
@@ -18,8 +18,9 @@ def check(run: Any, problem: Problem | None = None) -> list[Verdict]:
     """Check every replicate of a run against all laws that apply to its method and width.
 
     Gradient flow: det M and Q conserved. Stochastic flow: the determinant law; the balance law where it closes.
-    Descents and the Euler integrator: the ledgers that the run recorded. A network with det M = 0 gets no determinant
-    verdict; the note of its balance verdict says why. Replicates that diverged are checked up to then.
+    Descents and the Euler integrator: the ledgers that the run recorded. A stochastic flow with det M = 0 that kept its
+    weights: the integral of the balance equation, if its save points resolve it. A network with det M = 0 gets no
+    determinant verdict; the note of its balance verdict says why. Replicates that diverged are checked up to then.
 
     Args:
         run: Dataset of `simulate` or `open_run`.
@@ -39,11 +40,16 @@ def check(run: Any, problem: Problem | None = None) -> list[Verdict]:
     except LawNotApplicable as reason:
         singular = f"no determinant verdict: {reason}"
     verdicts = []
-    for law in (determinant.check, ledger.check, balance.check, balance.check_ledger, lyapunov.check_sum):
+    laws = [determinant.check, ledger.check, balance.check, balance.check_ledger, lyapunov.check_sum]
+    if singular:
+        laws.append(narrow.check)
+    for law in laws:
         try:
             verdict = law(reading)
         except LawNotApplicable:
             continue
+        if law is narrow.check and verdict.passed is None:
+            continue  # save points too far apart for an integral; the ledger has judged the run
         if singular and law is not lyapunov.check_sum:
             verdict = replace(verdict, note="; ".join(part for part in (singular, verdict.note) if part))
         verdicts.append(verdict)
