@@ -175,7 +175,7 @@ def draw_loss(axes: Axes, run: xr.Dataset, *, colour: str) -> None:
         axes.set(title="Loss (solid) and accuracy (dotted)")
         right = axes.twinx()
         right.plot(
-            time, _over_replicates(np.nanmedian, run["accuracy"].values), color=style.INK, linewidth=1.3, linestyle=":"
+            time, over_replicates(np.nanmedian, run["accuracy"].values), color=style.INK, linewidth=1.3, linestyle=":"
         )
         right.set(ylim=(0.0, 1.02), ylabel="accuracy")
         right.spines["right"].set_visible(True)
