@@ -20,10 +20,11 @@ class Martingale:
     Attributes:
         drift_p: p-value of "what the drift leaves has mean zero".
         covariance_p: p-value of "its products are the predicted covariance".
-        mean: Mean over replicates of Δs_i − ∫ drift dt over the run, shape (mode,).
+        mean: Mean over replicates of X_i at the end of the run, shape (mode,).
         mean_error: Its standard error.
-        measured: Mean over replicates of Σ ΔX_i ΔX_j, X the martingale, shape (mode, mode).
-        predicted: Mean of ∫ cov_ij dt.
+        measured: Mean over replicates of Σ w_i w_j ΔX_i ΔX_j, shape (mode, mode).
+        predicted: Mean of Σ w_i w_j ∫ cov_ij dt.
+        used: Share of the intervals that counted, by mode.
         n_replicates: Replicates used.
     """
 
@@ -33,19 +34,26 @@ class Martingale:
     mean_error: np.ndarray
     measured: np.ndarray
     predicted: np.ndarray
+    used: np.ndarray
     n_replicates: int
 
 
-def martingale(parts: xr.Dataset) -> Martingale:
-    """Test that log λ minus its integrated drift is a martingale with the predicted covariance.
+def martingale(parts: xr.Dataset, *, separation: float = 8.0) -> Martingale:
+    r"""Test that log λ minus its integrated drift is a martingale with the predicted covariance.
 
-    With X = s_t − s_0 − ∫ drift dt (trapezoidal rule between the save points: dense ones are needed), both X_i(T) and
-    D_ij = Σ over the save intervals of ΔX_iΔX_j − ∫ cov_ij dt have mean zero whatever the start. Each is tested over the
-    independent replicates by R x̄ᵀS⁻¹x̄, S the sample's second moment (Hotelling, "The generalization of Student's
-    ratio", 1931), against its limit χ²; where the modes are complete the last is left out, since Σ X_i = 0 exactly.
+    With ΔX = Δs − ∫ drift dt over a save interval (trapezoidal rule: dense save points are needed), both X_i = Σ w_i ΔX_i
+    and D_ij = Σ w_i w_j (ΔX_iΔX_j − ∫ cov_ij dt) have mean zero whatever the start, for any weights w that are known
+    when the interval begins. They are 1 where mode i stands apart from its neighbours j then, by more than
+    `separation` times what the noise does to the gap in the interval, √((cov_ii + cov_jj − 2 cov_ij + 4 n_ij) Δt), and 0
+    elsewhere: next to a collision the drift grows without bound, and no rule integrates it from its ends.
+
+    Either is tested over the independent replicates by R x̄ᵀS⁻¹x̄, S the sample's second moment (Hotelling, "The
+    generalization of Student's ratio", Ann. Math. Stat. 2, 1931), against its limit χ²; where the modes are complete the
+    last is left out, since their sum has no noise.
 
     Args:
         parts: Dataset of `decompose`, with many more replicates than modes².
+        separation: How far apart two modes must be, in standard deviations.
 
     Raises:
         LawNotApplicable: Too few replicates or save points, or modes that diverged or fell below rounding.
@@ -77,10 +85,13 @@ def martingale(parts: xr.Dataset) -> Martingale:
             "up to an earlier time."
         )
     steps = np.diff(times)
+    counted = _apart(parts, steps, separation)[..., :modes]
     change = np.diff(logs, axis=1) - 0.5 * (drift[:, 1:] + drift[:, :-1]) * steps[:, None]
+    change = np.where(counted, change, 0.0)
     total = change.sum(axis=1)
     measured = np.matmul(change.swapaxes(1, 2), change)
-    predicted = np.einsum("rtij,t->rij", covariance[:, 1:] + covariance[:, :-1], 0.5 * steps)
+    weights = 0.5 * steps[:, None, None] * (counted[..., None] & counted[..., None, :])
+    predicted = ((covariance[:, 1:] + covariance[:, :-1]) * weights).sum(axis=1)
     row, column = np.triu_indices(modes)
     return Martingale(
         drift_p=_mean_is_zero(total),
@@ -89,8 +100,22 @@ def martingale(parts: xr.Dataset) -> Martingale:
         mean_error=total.std(axis=0) / np.sqrt(replicates),
         measured=measured.mean(axis=0),
         predicted=predicted.mean(axis=0),
+        used=counted.mean(axis=(0, 1)),
         n_replicates=replicates,
     )
+
+
+def _apart(parts: xr.Dataset, steps: np.ndarray, separation: float) -> np.ndarray:
+    """Whether a mode stands apart from its neighbours when a save interval begins, shape (replicate, interval, mode)."""
+    logs, rates, covariance = (parts[name].values[:, :-1] for name in ("log_eigenvalues", "rates", "covariance"))
+    own = np.diagonal(covariance, axis1=-2, axis2=-1)
+    beside, between = (np.diagonal(matrices, 1, -2, -1) for matrices in (covariance, rates))
+    spread = np.maximum(own[..., 1:] + own[..., :-1] - 2.0 * beside, 0.0) + 4.0 * between
+    wide = logs[..., :-1] - logs[..., 1:] > separation * np.sqrt(spread * steps[:, None])
+    apart = np.ones(logs.shape, dtype=bool)
+    apart[..., :-1] &= wide
+    apart[..., 1:] &= wide
+    return apart
 
 
 def _mean_is_zero(sample: np.ndarray) -> float:
