@@ -7,7 +7,8 @@ step 0 of the run, so that it does not matter where a run is cut into pieces.
 
 With Z_0 = F_0 T_0 and T_0 upper triangular, Z_t = F_t T_t with T_t = R … R T_0. T is kept graded: T_ij = e^{ℓ_i} T̂_ij
 with the logarithms ℓ_i = Σ log R_ii + log (T_0)_ii and T̂_ii = 1, so that its rows may lie hundreds of orders of
-magnitude apart. The update T̂_ij ← Σ_m (R_im/R_ii) e^{ℓ_m − ℓ_i} T̂_mj is done from the right by g_i = e^{ℓ_{i+1} − ℓ_i} alone,
+magnitude apart. The update T̂_ij ← Σ_m (R_im/R_ii) e^{ℓ_m − ℓ_i} T̂_mj is done from the right, with the n − 1 ratios
+g_i = e^{ℓ_{i+1} − ℓ_i} alone,
 
     T̂_ij ← T̂_ij + (g_i/R_ii) (R_{i,i+1} T̂_{i+1,j} + g_{i+1} (R_{i,i+2} T̂_{i+2,j} + … + g_{j−1} R_ij)),
 

@@ -206,7 +206,7 @@ def final_rank(
     band = float(t.ppf(0.5 + level / 2, degrees_of_freedom)) * error
     scale = max(-float(mu.mean()), 0.0)
     negative = mu + band < 0.0
-    dies = negative & (-mu * span > _LEAST_FALL)
+    dies = negative & (-mu > _LEAST_FALL / span)
     survives = (mu + band >= 0.0) & (band <= _RESOLUTION * scale)
     notes = []
     for mode in np.flatnonzero(~dies & ~survives):

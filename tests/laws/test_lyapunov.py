@@ -1,0 +1,124 @@
+"""The sum rule of the exponents and the count of zeros: what they accept, what they reject, what they leave open."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import rankfall as rf
+from rankfall._kernels.frame import INTERVAL
+from rankfall.laws import lyapunov
+from small import METHODS, NARROW, PROBLEM, WIDE
+
+FLOW = rf.StochasticGradientFlow(label_noise=2.0, step_size=0.02)
+
+
+def growth_run(name="geometric", network=WIDE, **options):
+    method, length = METHODS[name]
+    kept = {} if name == "geometric" else {"ledger": "both"}
+    return rf.simulate(
+        PROBLEM, network, method, **{**length, "replicates": 9, "observables": ["log_growth"], **kept, **options}
+    )
+
+
+@pytest.mark.parametrize("network", [WIDE, NARROW], ids=["wide", "narrow"])
+@pytest.mark.parametrize("name", [name for name in METHODS if not name.startswith("gradient flow")])
+def test_every_method_obeys_the_sum_rule(name, network):
+    run = growth_run(name, network)
+    (verdict,) = lyapunov.check(run)
+    assert verdict.passed is True and verdict.n_checked == 9
+    assert verdict.tolerance < 1e-8 * max(1e-2, abs(verdict.predicted))
+    assert verdict.law in [v.law for v in rf.laws.check(run)]
+
+
+def test_the_interval_is_that_of_the_kernels():
+    assert lyapunov._INTERVAL == INTERVAL
+
+
+@pytest.mark.parametrize("name", ["geometric", "label noise"])
+def test_a_growth_that_is_off_is_seen(name):
+    """By 1e-6 of one mode, a hundred thousandth of what an error of 5 % would do."""
+    run = growth_run(name)
+    wrong = run.copy(deep=True)
+    wrong["log_growth"].values[3, 1:, 2] *= 1 + 1e-6
+    verdict = lyapunov.check(wrong)[0]
+    assert verdict.passed is False and verdict.replicate == 3
+
+
+def test_a_wrong_constant_is_seen():
+    run = growth_run(save_points=20)
+    off = rf.Problem.from_statistics(PROBLEM.covariance, PROBLEM.cross_covariance)
+    assert lyapunov.check(run, off)[0].passed is True
+    scaled = run.assign(covariance=run["covariance"] * (1 + 1e-7))
+    assert lyapunov.check(scaled)[0].passed is False
+
+
+def test_predicted_sum_is_the_rate_of_half_the_determinant():
+    expected = -2 * FLOW.intensity * np.trace(PROBLEM.covariance)
+    assert lyapunov.predicted_sum(PROBLEM, FLOW) == pytest.approx(expected, rel=1e-14)
+    with pytest.raises(rf.LawNotApplicable):
+        lyapunov.predicted_sum(PROBLEM, rf.GradientDescent(0.1))
+
+
+def test_runs_without_growth_or_ledger_are_named():
+    plain = rf.simulate(PROBLEM, WIDE, FLOW, duration=1.0, dt=0.01, replicates=9, save_points=3)
+    with pytest.raises(rf.LawNotApplicable, match="log_growth"):
+        lyapunov.check(plain)
+    assert lyapunov.check_sum not in [v.law for v in rf.laws.check(plain)]
+    with pytest.raises(rf.LawNotApplicable, match="ledger_log_det"):
+        lyapunov.check(growth_run("label noise", ledger="balance"))
+    with pytest.raises(rf.NotARun):
+        lyapunov.check(3)
+
+
+RATES = np.array([1e-4, -2e-4, -0.9, -0.9, -3.6])
+ERRORS = np.array([3e-4, 3e-4, 0.01, 0.01, 0.02])
+
+
+def test_zeros_are_counted():
+    found = lyapunov.final_rank(RATES, ERRORS, span=1e3)
+    assert found.rank == found.lowest == found.highest == 2
+    assert found.survives.tolist() == [True, True, False, False, False]
+    assert found.dies.tolist() == [False, False, True, True, True] and found.note == ""
+
+
+def test_five_per_cent_of_the_mean_rate_is_no_zero():
+    """The rule can fail: an exponent of −0.05 s with these errors is dead, not zero."""
+    moved = RATES.copy()
+    moved[1] = 0.05 * RATES.mean()
+    assert lyapunov.final_rank(moved, ERRORS, span=1e3).rank == 1
+
+
+def test_wide_bands_and_short_spans_are_undecided():
+    wide = lyapunov.final_rank(RATES, 100 * ERRORS, span=1e3)
+    assert wide.rank is None and "may be zero or not" in wide.note
+    # below zero beyond doubt, but it has moved by e^-2 only
+    slow = lyapunov.final_rank([0.0, -0.02, -1.0], [1e-4, 1e-4, 1e-2], span=100.0)
+    assert (slow.rank, slow.lowest, slow.highest) == (None, 1, 2)
+    assert slow.note == "mode 2: -0.02 ± 0.00033 below zero, but moved by e^-2 only"
+    assert lyapunov.final_rank([0.0, -0.02, -1.0], [1e-4, 1e-4, 1e-2], span=200.0).rank == 1
+
+
+def test_few_degrees_of_freedom_widen_the_band():
+    narrow = lyapunov.final_rank([0.0, -0.05, -1.0], [0.001, 0.01, 0.01])
+    wide = lyapunov.final_rank([0.0, -0.05, -1.0], [0.001, 0.01, 0.01], degrees_of_freedom=3)
+    assert narrow.rank == 1 and wide.rank is None
+
+
+def test_unknown_errors_decide_nothing():
+    found = lyapunov.final_rank([0.0, -1.0], [np.nan, np.nan])
+    assert (found.rank, found.lowest, found.highest) == (None, 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("exponents", "errors", "options", "words"),
+    [
+        ([0.0, -1.0], [0.1], {}, "two lists of one length"),
+        ([], [], {}, "two lists of one length"),
+        ([0.0], [0.1], {"confidence": 1.0}, "between 0 and 1"),
+        ([0.0], [0.1], {"confidence": 0.0}, "confidence must be greater"),
+    ],
+)
+def test_bad_input_of_the_count(exponents, errors, options, words):
+    with pytest.raises(rf.InvalidInput, match=words):
+        lyapunov.final_rank(exponents, errors, **options)
