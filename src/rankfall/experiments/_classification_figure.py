@@ -9,8 +9,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rankfall.experiments.classification import BATCHES, DESCENT, FALLEN, FLIPS, TITLES, count_alive
 from rankfall.experiments._target import Results
+from rankfall.experiments.classification import BATCHES, DESCENT, FALLEN, FLIPS, TITLES, count_alive
 from rankfall.report import figures, style
 
 __all__ = ["draw"]

@@ -142,11 +142,11 @@ def target(settings: Settings) -> Target:
     return Target(
         name="classification",
         title="Flipped labels lower the rank of a softmax classifier; mini-batches alone do not",
-        lead="A two-layer linear network with cross-entropy learns the digits of scikit-learn (1797 images, 10 classes): "
-        f"by gradient descent, by mini-batches of {settings.batch_size}, and by the same mini-batches with "
-        f"{settings.label_noise:.0%} of the labels replaced by another class, afresh at every step. The determinant of "
-        "M = ZZᵀ follows its exact ledger in all three; only flipped labels keep it falling and take singular values of "
-        "W1 to zero.",
+        lead="A two-layer linear network with cross-entropy learns the digits of scikit-learn (1797 images, 10 "
+        f"classes): by gradient descent, by mini-batches of {settings.batch_size}, and by such mini-batches with "
+        f"{settings.label_noise:.0%} of the labels replaced by another class, afresh at every step. The determinant "
+        "of M = ZZᵀ follows its exact ledger in all three; only flipped labels keep it falling and take singular values "
+        "of W1 to zero.",
         settings=asdict(settings),
         parts=[Part(name, TITLES[name], compute(method), laws.check) for name, method in settings.methods().items()],
         claims=_claims,
@@ -209,8 +209,8 @@ def fading_claim(results: Results) -> list[Verdict]:
     return [
         laws.Verdict(
             law="mini-batch noise fades",
-            statement="as the samples are fitted, the noise of mini-batches dies and det M stops falling: at the end it "
-            f"falls at most at {FADED:.0%} of the rate with flipped labels",
+            statement="as the samples are fitted, the noise of mini-batches dies and det M stops falling: at the end "
+            f"it falls at most at {FADED:.0%} of the rate with flipped labels",
             predicted=0.0,
             measured=share,
             error=share,
@@ -231,8 +231,8 @@ def accuracy_claim(results: Results) -> list[Verdict]:
     return [
         laws.Verdict(
             law="accuracy kept",
-            statement=f"the low-rank network classifies nearly as well: its accuracy on the samples is at most {COST:g} "
-            "below that of gradient descent (medians over replicates)",
+            statement="the low-rank network classifies nearly as well: its accuracy on the samples is at most "
+            f"{COST:g} below that of gradient descent (medians over replicates)",
             predicted=plain,
             measured=flipped,
             error=max(0.0, plain - flipped),
@@ -267,8 +267,8 @@ def _caption(settings: Settings, results: Results) -> str:
     text = (
         f"Two-layer linear network, {settings.components} inputs (principal components of the standardised digits, "
         f"scaled to variance 1), width {settings.components + 12} ≥ p + k = {settings.components + 10}, 10 outputs, "
-        f"cross-entropy, η = {settings.step_size:g}, {settings.replicates} replicates. (a) det M with its ledger dashed; "
-        "dotted where float64 no longer resolves it. (b) Medians of all singular values of W1 with flipped labels, and "
+        f"cross-entropy, η = {settings.step_size:g}, {settings.replicates} replicates. (a) det M with its ledger "
+        "dashed; dotted where float64 no longer resolves it. (b) Medians of all singular values of W1 with flipped labels, and "
         "in the other runs the largest and the smallest. (c) How many of them are at least a hundredth of their start. "
         "(d) Accuracy on the samples. "
     )
@@ -283,9 +283,9 @@ def _caption(settings: Settings, results: Results) -> str:
 
 def _notes(settings: Settings, results: Results) -> list[str]:
     return [
-        f"det M exists because the width is at least p + k; {settings.components} components are used of the 61 pixels "
-        "that vary, for speed and because small components fall slowly.",
-        "Softmax does not see a shift that all scores share: G has zero row sums and rank k − 1 = 9 at most, which is how "
-        "many modes of W1 a classifier needs.",
+        f"det M exists because the width is at least p + k; {settings.components} components are used of the 61 that "
+        "vary, for speed.",
+        "Softmax does not see a shift that all scores share: G has zero row sums and rank k − 1 = 9 at most, which is "
+        "how many modes of W1 a classifier needs.",
         "Accuracy is measured on the samples that are trained on; nothing is said about new ones.",
     ]

@@ -186,6 +186,7 @@ def draw_balance(axes: Axes, run: xr.Dataset, *, colour: str, label: str) -> Non
 
 
 def finish_log_det(axes: Axes, runs: list[xr.Dataset]) -> None:
+    """Title, powers of ten and legend of a panel of `draw_log_det`."""
     axes.set(title="Determinant of M = ZZᵀ", xlabel=_time_label(runs), ylabel="det M")
     axes.yaxis.set_major_locator(MaxNLocator(nbins=7, integer=True, min_n_ticks=3))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda exponent, _: f"$10^{{{exponent:.0f}}}$"))
