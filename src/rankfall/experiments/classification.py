@@ -145,8 +145,8 @@ def target(settings: Settings) -> Target:
         lead="A two-layer linear network with cross-entropy learns the digits of scikit-learn (1797 images, 10 "
         f"classes): by gradient descent, by mini-batches of {settings.batch_size}, and by such mini-batches with "
         f"{settings.label_noise:.0%} of the labels replaced by another class, afresh at every step. The determinant "
-        "of M = ZZᵀ follows its exact ledger in all three; only flipped labels keep it falling and take singular values "
-        "of W1 to zero.",
+        "of M = ZZᵀ follows its exact ledger in all three; only flipped labels keep it falling and take singular "
+        "values of W1 to zero.",
         settings=asdict(settings),
         parts=[Part(name, TITLES[name], compute(method), laws.check) for name, method in settings.methods().items()],
         claims=_claims,
@@ -268,9 +268,9 @@ def _caption(settings: Settings, results: Results) -> str:
         f"Two-layer linear network, {settings.components} inputs (principal components of the standardised digits, "
         f"scaled to variance 1), width {settings.components + 12} ≥ p + k = {settings.components + 10}, 10 outputs, "
         f"cross-entropy, η = {settings.step_size:g}, {settings.replicates} replicates. (a) det M with its ledger "
-        "dashed; dotted where float64 no longer resolves it. (b) Medians of all singular values of W1 with flipped labels, and "
-        "in the other runs the largest and the smallest. (c) How many of them are at least a hundredth of their start. "
-        "(d) Accuracy on the samples. "
+        "dashed; dotted where float64 no longer resolves it. (b) Medians of all singular values of W1 with flipped "
+        "labels, and in the other runs the largest and the smallest. (c) How many of them are at least a hundredth of "
+        "their start. (d) Accuracy on the samples. "
     )
     fading = fading_claim(_finished(results))
     if fading and not fading[0].passed:
