@@ -94,7 +94,7 @@ def test_a_run_is_consistent(case, width, seed, start, dependent, shared):
             # the gap W − Σ⁺C is known to `quadratic` per entry: L changes by that times ‖ΣΔ‖ plus its square
             slope = np.abs(oracles.gradient(problem, W1[replicate, time], W2[replicate, time])).sum() + 1e-6
             room = quadratic * slope + 50 * U * problem.label_second_moment
-            assert abs(run.loss[replicate, time] - problem.loss(product)) < room
+            assert abs(run.loss[replicate, time] - problem.evaluate(product)) < room
     assert (run.loss >= problem.minimum_loss * (1 - 50 * U)).all()
 
     first, second = network.draw(1 if shared else REPLICATES, seed)

@@ -141,7 +141,8 @@ class Saver:
     def _save_measured(self, unit: Unit, index: int, state: np.ndarray, lost: np.ndarray) -> None:
         assert self._measure is not None
         layout, kept, p = self._layout, self.recording, self._layout.n_inputs
-        z = self._plan.unscale[:, None] * self._unpack(unit, state, layout.rows, layout.columns)
+        # One replicate at a time and in one order of memory: BLAS may round another one otherwise.
+        z = np.ascontiguousarray(self._plan.unscale[:, None] * self._unpack(unit, state, layout.rows, layout.columns))
         for i, replicate in enumerate(range(*unit.replicates(layout).indices(layout.replicates))):
             loss, accuracy = (np.nan, np.nan) if lost[i] else self._measure(z[i, :p] @ z[i, p:].T)
             kept.scalars[index, SCALARS.index("loss"), replicate] = loss

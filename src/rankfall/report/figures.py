@@ -17,7 +17,15 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from rankfall.report import style
 
-__all__ = ["log_det_change", "over_replicates", "overview", "reproduction", "resolved"]
+__all__ = [
+    "draw_log_det",
+    "finish_log_det",
+    "log_det_change",
+    "over_replicates",
+    "overview",
+    "reproduction",
+    "resolved",
+]
 
 # A singular value below this share of the largest is rounding noise in float64.
 ROUNDING = 1e-14
@@ -82,7 +90,7 @@ def reproduction(runs: Mapping[float, xr.Dataset], *, modes: int = 5, columns: L
                 draw_balance(left, runs[noise], colour=colours[noise], label=label)
             draw_singular_values(right, runs[noise], "W1", colour=colours[noise], label=label, modes=modes)
         if wide:
-            _finish_log_det(left, list(runs.values()))
+            finish_log_det(left, list(runs.values()))
         else:
             _finish_balance(left, list(runs.values()))
             _explain_zero_determinant(figure, next(run for run in runs.values() if not has_determinant(run)))
@@ -106,7 +114,7 @@ def overview(run: xr.Dataset, *, columns: Literal[1, 2] = 2, law: xr.Dataset | N
         colour = style.QUIET_COLOUR if str(run.attrs["method"]).startswith("Gradient") else style.NOISE_COLOURS[0]
         if has_determinant(run):
             draw_log_det(axes[0], run, colour=colour, label="")
-            _finish_log_det(axes[0], [run])
+            finish_log_det(axes[0], [run])
         else:
             draw_singular_values(axes[0], run, "W2", colour=colour, label="", modes=5)
             if law is not None:
@@ -207,7 +215,8 @@ def draw_law(axes: Axes, law: xr.Dataset, name: str) -> None:
         axes.plot(law["time"].values, curve, color=style.INK, linewidth=1.1, linestyle=(0, (4, 3)), label=label)
 
 
-def _finish_log_det(axes: Axes, runs: list[xr.Dataset]) -> None:
+def finish_log_det(axes: Axes, runs: list[xr.Dataset]) -> None:
+    """Title, powers of ten and legend of a panel of `draw_log_det`."""
     axes.set(title="Determinant of M = ZZᵀ", xlabel=_time_label(runs), ylabel="det M")
     axes.yaxis.set_major_locator(MaxNLocator(nbins=7, integer=True, min_n_ticks=3))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda exponent, _: f"$10^{{{exponent:.0f}}}$"))
