@@ -201,7 +201,7 @@ def final_rank(run: xr.Dataset | Reading, problem: Problem | None = None, *, sha
         spectra[~finite] = np.nan
     else:
         raise LawNotApplicable("some inputs never vary; simulate with weights=True to project them out of W1.")
-    known: np.ndarray = np.isfinite(spectra).all(axis=-1)
+    known = np.asarray(np.isfinite(spectra).all(axis=-1))
     last = known.shape[1] - 1 - np.argmax(known[:, ::-1], axis=1)
     ends = spectra[np.arange(len(spectra)), last]
     ranks: np.ndarray = (ends > part * ends[:, :1]).sum(axis=-1)
