@@ -135,6 +135,7 @@ def predicted_rank(problem: Problem, network: LinearNetwork) -> int:
 
     Raises:
         InvalidInput: The network is not one for this problem.
+        LawNotApplicable: It has more than two layers.
 
     Example:
         >>> import rankfall as rf
@@ -148,6 +149,8 @@ def predicted_rank(problem: Problem, network: LinearNetwork) -> int:
         raise InvalidInput(
             f"the network has {network.n_inputs} inputs and {network.n_outputs} outputs, the problem {p} and {k}."
         )
+    if getattr(network, "hidden", None) is not None:
+        raise LawNotApplicable("the bound is that of two layers.")
     bound = min(int((problem.eigenbasis()[0] > 0.0).sum()), k, width)
     for layer in (network.W1, network.W2):
         if layer is not None:  # the largest of several starts; where it cannot be told, the size bounds it
