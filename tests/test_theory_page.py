@@ -15,7 +15,7 @@ import pytest
 PAGE = Path(__file__).parents[1] / "docs" / "theory.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 LINKS = [
-    (words.strip("`"), words.startswith("`"), target)
+    (" ".join(words.strip("`").split()), words.startswith("`"), target)
     for words, target in re.findall(r"\[([^\]]+)\]\(([^)]+)\)", re.sub(r"```.*?```", "", TEXT, flags=re.DOTALL))
 ]
 OUTSIDE = [link for link in LINKS if not link[2].startswith(("#", "http"))]
@@ -113,9 +113,9 @@ def test_every_reference_is_cited_and_every_citation_has_one():
 
 def test_every_part_but_the_notation_names_code_and_tests():
     for section in re.split(r"^## ", TEXT, flags=re.M)[2:-1]:
-        assert "Implemented: " in section, section.splitlines()[0]
+        assert "- Implemented: " in section, section.splitlines()[0]
         if not section.startswith("1. "):
-            assert "Tested:" in section, section.splitlines()[0]
+            assert "- Tested: " in section, section.splitlines()[0]
 
 
 def test_nothing_is_pending():
