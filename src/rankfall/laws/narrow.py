@@ -32,7 +32,6 @@ import numpy as np
 import xarray as xr
 
 from rankfall import _checks
-from rankfall._rank import exact_rank
 from rankfall.errors import InvalidInput, LawNotApplicable
 from rankfall.laws import _rounding, balance
 from rankfall.laws._judge import judge
@@ -130,8 +129,9 @@ def fixed_point_distance(run: xr.Dataset | Reading, problem: Problem | None = No
 def predicted_rank(problem: Problem, network: LinearNetwork) -> int:
     """Return the largest rank that Σ^{1/2}W1 and W2 can have at a fixed point of the balance reached from a start.
 
-    Their ranks are equal there, and neither layer ever gains rank: min(rank Σ, rank W1(0), rank W2(0)), which is at
-    most min(n_outputs, width). A bound: where the teacher has a lower rank, simulations fall to that one.
+    Their ranks are equal there, and Z never gains rank: min(rank Σ, n_outputs, width, rank Z(0)). A layer on its own
+    can gain rank (a W1 that starts at zero does), so that rank W1(0) and rank W2(0) do not count. It is a bound: where
+    the teacher has a lower rank, simulations fall to that one.
 
     Raises:
         InvalidInput: The network is not one for this problem.
@@ -152,11 +152,7 @@ def predicted_rank(problem: Problem, network: LinearNetwork) -> int:
     if getattr(network, "hidden", None) is not None:
         raise LawNotApplicable("the bound is that of two layers.")
     bound = min(int((problem.eigenbasis()[0] > 0.0).sum()), k, width)
-    for layer in (network.W1, network.W2):
-        if layer is not None:  # the largest of several starts; where it cannot be told, the size bounds it
-            ranks = [exact_rank(each) for each in layer.reshape(-1, *layer.shape[-2:])]
-            bound = min(bound, max(min(layer.shape[-2:]) if rank is None else rank for rank in ranks))
-    return bound
+    return bound if network.start_rank is None else min(bound, network.start_rank)
 
 
 def final_rank(run: xr.Dataset | Reading, problem: Problem | None = None, *, share: float = 1e-3) -> np.ndarray:
