@@ -230,3 +230,21 @@ def test_the_solver_at_rest_and_bad_input():
 def test_strengths_of_a_wrong_shape():
     with pytest.raises(rf.InvalidInput, match="product"):
         gradient_flow.mode_strengths(c.white_problem(3, 2), np.ones((2, 3)))
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_a_start_of_the_wrong_sign_never_learns_its_last_mode(size):
+    """det W1W2 keeps its sign along the flow, so the last mode is learned from one half of the balanced starts."""
+    rng = np.random.default_rng(0)
+    left, right = (np.linalg.qr(rng.standard_normal((size, size)))[0] for _ in range(2))
+    targets = np.linspace(2.0, 1.0, size)
+    problem = rf.Problem.from_statistics(np.eye(size), (left * targets) @ right)
+    starts = rf.LinearNetwork.balanced(size, size + 2, size, 0.3).draw(24, seed=1)
+    late = 25.0  # long enough for the slowest mode, too short for rounding to grow from u to 1: e^25 u < 1e-5
+    signs = []
+    for W1, W2 in zip(*starts, strict=True):
+        product = gradient_flow.balanced_product(problem, W1, W2, [late])[0]
+        strengths = np.einsum("im,ij,mj->m", left, product, right)
+        signs.append(np.linalg.det(W1 @ W2) * np.linalg.det(problem.cross_covariance) > 0)
+        assert (np.abs(strengths - targets) < 1e-3).sum() == (size if signs[-1] else size - 1)
+    assert 4 <= sum(signs) <= 20

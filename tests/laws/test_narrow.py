@@ -131,11 +131,25 @@ def test_predicted_ranks():
     assert narrow.predicted_rank(wide, rf.LinearNetwork.gaussian(6, 3, 4)) == 3
     assert narrow.predicted_rank(wide, rf.LinearNetwork.balanced(6, 8, 4)) == 4
     assert narrow.predicted_rank(c.gaussian_problem(6, 4, singular=3), rf.LinearNetwork.gaussian(6, 8, 4)) == 3
-    W1, W2 = np.ones((6, 5)), np.arange(20.0).reshape(5, 4)
-    assert narrow.predicted_rank(wide, rf.LinearNetwork.from_weights(np.eye(6, 5), W2)) == 2
-    assert narrow.predicted_rank(wide, rf.LinearNetwork.from_weights(W1, W2)) == 1
+    W1, W2 = (
+        np.ones((6, 5)),
+        np.arange(20.0).reshape(5, 4),
+    )  # ranks 1 and 2, together 2: ones are among the columns' span
+    assert np.linalg.matrix_rank(np.concatenate([W1, W2.T])) == 2
+    assert narrow.predicted_rank(wide, rf.LinearNetwork.from_weights(W1, W2)) == 2
+    assert narrow.predicted_rank(wide, rf.LinearNetwork.from_weights(0 * W1, np.ones((5, 4)))) == 1
+    assert narrow.predicted_rank(wide, rf.LinearNetwork.from_weights(np.eye(6, 5), W2)) == 4
     with pytest.raises(rf.InvalidInput, match="network"):
         narrow.predicted_rank(wide, rf.LinearNetwork.gaussian(5, 3, 4))
+
+
+def test_a_layer_alone_can_gain_rank_so_its_start_is_no_bound():
+    problem = c.gaussian_problem(5, 2)
+    rng = np.random.default_rng(2)
+    network = rf.LinearNetwork.from_weights(np.zeros((5, 4)), rng.standard_normal((4, 2)))
+    run = rf.simulate(problem, network, noise(0.02), duration=5.0, replicates=2, seed=0, save_points=3)
+    assert (narrow.final_rank(run) == 2).all()
+    assert narrow.predicted_rank(problem, network) == 2
 
 
 def test_inputs_that_never_vary_are_left_out_of_the_rank():

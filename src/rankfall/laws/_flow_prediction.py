@@ -42,7 +42,8 @@ def predict(
 
     Returns:
         Dataset with, over (replicate, time): `loss`; over (…, mode): `singular_values_W1`, `_W2`, `_product`,
-        descending, and `mode_strength` = u_αᵀ W1W2 v_α with the singular vectors of the solution; `mode_target` s*_α;
+        descending, and `mode_strength` = u_αᵀ W1W2 v_α with the singular vectors of the solution, kept as
+        `mode_input` and `mode_output`; `mode_target` s*_α;
         `learning_time` over (replicate, mode), in closed form for decoupled modes, else the first passage between
         save points (NaN: not by the end of the run; inf: never; all NaN for a numerical solution). The attribute
         `source` says which form was used.
@@ -83,7 +84,12 @@ def predict(
         )
     }
     variables["learning_time"] = ((*each, "mode"), np.stack([curve["learning_time"] for curve in curves]))
-    variables["mode_target"] = (("mode",), solution_modes(task)[1])
+    left, targets, right = solution_modes(task)
+    variables |= {
+        "mode_target": (("mode",), targets),
+        "mode_input": (("input", "mode"), left),
+        "mode_output": (("output", "mode"), right),
+    }
     count = min(task.n_inputs, task.n_outputs)
     return xr.Dataset(
         variables,

@@ -32,7 +32,6 @@ import numpy as np
 import xarray as xr
 
 from rankfall import _checks
-from rankfall._rank import exact_rank
 from rankfall.errors import InvalidInput, LawNotApplicable
 from rankfall.laws import _rounding, balance
 from rankfall.laws._judge import judge
@@ -130,11 +129,13 @@ def fixed_point_distance(run: xr.Dataset | Reading, problem: Problem | None = No
 def predicted_rank(problem: Problem, network: LinearNetwork) -> int:
     """Return the largest rank that Σ^{1/2}W1 and W2 can have at a fixed point of the balance reached from a start.
 
-    Their ranks are equal there, and neither layer ever gains rank: min(rank Σ, rank W1(0), rank W2(0)), which is at
-    most min(n_outputs, width). A bound: where the teacher has a lower rank, simulations fall to that one.
+    Their ranks are equal there, and Z never gains rank: min(rank Σ, n_outputs, width, rank Z(0)). A layer on its own
+    can gain rank (a W1 that starts at zero does), so that rank W1(0) and rank W2(0) do not count. It is a bound: where
+    the teacher has a lower rank, simulations fall to that one.
 
     Raises:
         InvalidInput: The network is not one for this problem.
+        LawNotApplicable: It has more than two layers.
 
     Example:
         >>> import rankfall as rf
@@ -148,12 +149,10 @@ def predicted_rank(problem: Problem, network: LinearNetwork) -> int:
         raise InvalidInput(
             f"the network has {network.n_inputs} inputs and {network.n_outputs} outputs, the problem {p} and {k}."
         )
+    if getattr(network, "hidden", None) is not None:
+        raise LawNotApplicable("the bound is that of two layers.")
     bound = min(int((problem.eigenbasis()[0] > 0.0).sum()), k, width)
-    for layer in (network.W1, network.W2):
-        if layer is not None:  # the largest of several starts; where it cannot be told, the size bounds it
-            ranks = [exact_rank(each) for each in layer.reshape(-1, *layer.shape[-2:])]
-            bound = min(bound, max(min(layer.shape[-2:]) if rank is None else rank for rank in ranks))
-    return bound
+    return bound if network.start_rank is None else min(bound, network.start_rank)
 
 
 def final_rank(run: xr.Dataset | Reading, problem: Problem | None = None, *, share: float = 1e-3) -> np.ndarray:
@@ -201,7 +200,7 @@ def final_rank(run: xr.Dataset | Reading, problem: Problem | None = None, *, sha
         spectra[~finite] = np.nan
     else:
         raise LawNotApplicable("some inputs never vary; simulate with weights=True to project them out of W1.")
-    known: np.ndarray = np.isfinite(spectra).all(axis=-1)
+    known = np.asarray(np.isfinite(spectra).all(axis=-1))
     last = known.shape[1] - 1 - np.argmax(known[:, ::-1], axis=1)
     ends = spectra[np.arange(len(spectra)), last]
     ranks: np.ndarray = (ends > part * ends[:, :1]).sum(axis=-1)

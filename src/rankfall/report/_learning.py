@@ -72,10 +72,9 @@ def _strengths(run: xr.Dataset, law: xr.Dataset) -> np.ndarray | None:
     """Median strengths of the modes from the weights of the run, shape (time, mode); None if it kept none."""
     if "W1" not in run or "W2" not in run:
         return None
-    from rankfall import laws, runs
-
     product = run["W1"].values @ run["W2"].values
-    return figures.over_replicates(np.nanmedian, laws.gradient_flow.mode_strengths(runs.problem_of(run), product))
+    strengths = np.einsum("im,rtij,jm->rtm", law["mode_input"].values, product, law["mode_output"].values)
+    return figures.over_replicates(np.nanmedian, strengths)
 
 
 def _learning_marks(axes: Axes, law: xr.Dataset) -> int:
