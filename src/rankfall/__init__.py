@@ -27,7 +27,7 @@ from rankfall.problem import Problem
 from rankfall.runs import open_run, rerun, save_run
 
 if TYPE_CHECKING:
-    from rankfall import laws
+    from rankfall import laws, ranks
 
 __all__ = [
     "GradientDescent",
@@ -49,6 +49,7 @@ __all__ = [
     "errors",
     "laws",
     "open_run",
+    "ranks",
     "rerun",
     "runs",
     "save_run",
@@ -57,11 +58,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # The laws bring xarray, which takes most of a second to import; `rankfall --help` can do without.
-    if name == "laws":
+    # The laws bring xarray, which takes most of a second to import; `rankfall --help` can do without. The ranks bring
+    # array-api-compat, and torch only where a tensor is passed.
+    if name in ("laws", "ranks"):
         import importlib
 
-        return importlib.import_module("rankfall.laws")
+        return importlib.import_module(f"rankfall.{name}")
     raise AttributeError(f"module 'rankfall' has no attribute {name!r}")
 
 
