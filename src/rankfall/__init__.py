@@ -27,7 +27,7 @@ from rankfall.problem import Problem
 from rankfall.runs import open_run, rerun, save_run
 
 if TYPE_CHECKING:
-    from rankfall import laws
+    from rankfall import laws, ranks
     from rankfall._eigenvalue_process import eigenvalue_process
     from rankfall._lyapunov import lyapunov_spectrum
 
@@ -53,6 +53,7 @@ __all__ = [
     "laws",
     "lyapunov_spectrum",
     "open_run",
+    "ranks",
     "rerun",
     "runs",
     "save_run",
@@ -60,15 +61,15 @@ __all__ = [
 ]
 
 
-# What brings xarray, which takes most of a second to import, comes on first use; `rankfall --help` can do without.
+# What brings xarray, which takes most of a second to import, or torch where a tensor is passed, comes on first use.
 _LAZY = {"eigenvalue_process": "rankfall._eigenvalue_process", "lyapunov_spectrum": "rankfall._lyapunov"}
 
 
 def __getattr__(name: str) -> Any:
     import importlib
 
-    if name == "laws":
-        return importlib.import_module("rankfall.laws")
+    if name in ("laws", "ranks"):
+        return importlib.import_module(f"rankfall.{name}")
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'rankfall' has no attribute {name!r}")
