@@ -38,9 +38,7 @@ def logs_along(Z, directions, count):
         for direction in directions:
             ahead, behind = logs(direction, 1), logs(direction, -1)
             first.append([float((a - b) / (2 * epsilon)) for a, b in zip(ahead, behind, strict=True)])
-            second.append(
-                [float((a - 2 * m + b) / epsilon**2) for a, m, b in zip(ahead, middle, behind, strict=True)]
-            )
+            second.append([float((a - 2 * m + b) / epsilon**2) for a, m, b in zip(ahead, middle, behind, strict=True)])
     return np.array(first), np.array(second)
 
 
@@ -74,10 +72,7 @@ def literal_rates(problem, vectors, sigma2):
     count = vectors.shape[1]
     return np.array(
         [
-            [
-                sigma2 * np.sum((np.outer(a[:, i], b[:, j]) + np.outer(a[:, j], b[:, i])) ** 2)
-                for j in range(count)
-            ]
+            [sigma2 * np.sum((np.outer(a[:, i], b[:, j]) + np.outer(a[:, j], b[:, i])) ** 2) for j in range(count)]
             for i in range(count)
         ]
     )
@@ -273,7 +268,8 @@ FALSE_ALARM_RATE = 1e-3
 
 @pytest.fixture(scope="module")
 def ensemble():
-    """40 000 trajectories from one start with gaps of 2.5: the noise moves them by some 0.7, so that the repulsion is felt.
+    """40 000 trajectories from one start with gaps of 2.5: the noise moves them by some 0.7, so that the repulsion is
+    felt.
 
     The step is a sixteenth of a save interval, which itself is short against the gaps: what both leave of bias is about
     0.1 % of the covariance, where a standard error is 0.13 %, and 0.2 standard errors of the mean.
