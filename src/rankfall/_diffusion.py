@@ -10,7 +10,7 @@ __all__ = ["diffusion"]
 
 
 def diffusion(problem: Problem, method: Method) -> tuple[float, float]:
-    """Return the intensity σ² and the weight decay λ of the diffusion that a method follows in the limit of small steps.
+    """Return intensity σ² and weight decay λ of the diffusion that a method follows in the limit of small steps.
 
     The flows are their own: σ² = η δ/b, or 0. A descent with label noise, on the full batch or by the noise's exact
     law, has the same σ²; gradient descent has 0.

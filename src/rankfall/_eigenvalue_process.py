@@ -47,14 +47,14 @@ def eigenvalue_process(
 
         ds_i = [ 2 u_iᵀĜu_i − u_iᵀKu_i + Σ_{j≠i} 2 n_ij coth((s_i − s_j)/2) ] dt + 2 u_iᵀdN̂u_i ,
 
-    see `laws.eigenvalues`, and the vectors turn by coth((s_j − s_i)/2) u_iᵀ∘dZ Z⁻¹u_j. The step is explicit but for the
-    repulsion, in which it is implicit, so that the eigenvalues never meet; the vectors stay orthonormal to rounding.
-    With the seed and the `dt` of a `simulate` of the geometric integrator it has the same starts and the same noise, and
-    approaches that run path by path as dt → 0 (strong order 1/2).
+    and the vectors turn as `laws.eigenvalues` says. The step is explicit but for
+    the repulsion, in which it is implicit, so that the eigenvalues never meet; the vectors stay orthonormal to
+    rounding. With the seed and the `dt` of a `simulate` of the geometric integrator it has the same starts and the same
+    noise, and approaches that run path by path as dt → 0 (strong order 1/2).
 
-    Without repulsion the coth term is left out of the eigenvalues' equation and nothing else: log det M decays exactly as
-    before, since the pushes of a pair cancel, and the vectors turn as before. Eigenvalues then cross; there the noise
-    decides about the two vectors, which turn infinitely fast in their plane, and eigenvalues and vectors are
+    Without repulsion the coth term is left out of the eigenvalues' equation and nothing else: log det M decays exactly
+    as before, since the pushes of a pair cancel, and the vectors turn as before. Eigenvalues then cross; there the
+    noise decides about the two vectors, which turn infinitely fast in their plane, and eigenvalues and vectors are
     matched by rank.
 
     Args:
@@ -74,8 +74,8 @@ def eigenvalue_process(
     Returns:
         Dataset with, over (replicate, time): `log_det` (Σ s_i) and `loss`; over (replicate, time, mode)
         `log_eigenvalues`, `singular_values_W1`, `singular_values_W2`, descending; per replicate `outcome` ("completed"
-        or "diverged at t=…": then NaN from there on). log λ is followed to any depth; singular values of W1 and W2
-        below 1e-16 of the largest are rounding noise.
+        or "diverged at t=…", when a step's ‖H‖_F exceeded 2: then NaN from there on). log λ is followed to
+        any depth; singular values of W1 and W2 below 1e-16 of the largest are rounding noise.
 
     Raises:
         InvalidInput: An argument is unusable, or a start is rank-deficient; nothing was computed.
@@ -117,7 +117,7 @@ def eigenvalue_process(
 
         start = reduce_start(*network.draw(count, seed), plan.eigenvectors, keep_basis=False).reduced
         _check_start(start)
-        engine = EigenvalueEngine(plan, start, method.intensity, bool(repulsion), seed)
+        engine = EigenvalueEngine(plan, start, method.intensity, 1.0 if repulsion else 0.0, seed)
         saved, interrupted = _run(engine, plan, count, workers, report)
     finally:
         close()
@@ -153,13 +153,13 @@ def _check_kinds(problem: Any, method: Any, repulsion: Any) -> None:
         )
     if not method.intensity > 0.0:
         raise InvalidInput(
-            "label_noise must be above 0: without noise there is no repulsion, and the eigenvalues of gradient flow are "
-            "those that simulate records."
+            "label_noise must be above 0: without noise there is no repulsion, and the eigenvalues of gradient flow "
+            "are those that simulate records."
         )
     if isinstance(problem, Problem) and problem.loss != "squared":
         raise InvalidInput(
-            f"the process of the eigenvalues is that of the squared loss, the problem has the {problem.loss} loss; make "
-            "it with loss='squared'."
+            f"the process of the eigenvalues is that of the squared loss, the problem has the {problem.loss} loss; "
+            "make it with loss='squared'."
         )
     if not isinstance(repulsion, bool | np.bool_):
         raise InvalidInput(f"repulsion must be True or False, got {repulsion!r}.")
@@ -176,8 +176,8 @@ def _check_start(start: np.ndarray) -> None:
     low = int((values[:, -1] <= ROUNDING_LEVEL * values[:, 0]).sum())
     if low:
         raise InvalidInput(
-            f"{low} of {len(start)} starts are rank-deficient to rounding, and the eigenvalue 0 has no logarithm; start "
-            "from Gaussian or other full-rank weights, or make the network narrower."
+            f"{low} of {len(start)} starts are rank-deficient to rounding, and the eigenvalue 0 has no logarithm; "
+            "start from Gaussian or other full-rank weights, or make the network narrower."
         )
 
 

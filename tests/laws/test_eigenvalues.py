@@ -268,7 +268,8 @@ FALSE_ALARM_RATE = 1e-3
 
 @pytest.fixture(scope="module")
 def ensemble():
-    """40 000 trajectories from one start with gaps of 2.5: the noise moves them by some 0.7, so that the repulsion is felt.
+    """40 000 trajectories from one start with gaps of 2.5: the noise moves them by some 0.7, so that the repulsion is
+    felt.
 
     The step is a sixteenth of a save interval, which itself is short against the gaps: what both leave of bias is about
     0.1 % of the covariance, where a standard error is 0.13 %, and 0.2 standard errors of the mean.

@@ -28,11 +28,11 @@ class EigenvalueEngine:
 
     grain = FLUSH
 
-    def __init__(self, plan: Plan, start: np.ndarray, intensity: float, repulsion: bool, seed: int) -> None:
-        """Take the start Z₀ (replicate, p + k, r) in the eigenbasis of Σ."""
-        count, rows, columns = start.shape
+    def __init__(self, plan: Plan, start: np.ndarray, intensity: float, strength: float, seed: int) -> None:
+        """Take the start Z₀ (replicate, p + k, r) in the eigenbasis of Σ, and the factor of the repulsion (1, or 0)."""
+        count, _, columns = start.shape
         p, k = plan.solution.shape
-        self._plan, self._intensity, self._repulsion, self._seed = plan, intensity, repulsion, seed
+        self._plan, self._intensity, self._strength, self._seed = plan, intensity, strength, seed
         self.layout = Layout(p, k, columns, 1, count)
         values, vectors = _eigen.modes(start)
         self._state, self._vectors = 2.0 * np.log(values), np.ascontiguousarray(vectors)
@@ -75,7 +75,7 @@ class EigenvalueEngine:
             self._cross,
             self._plan.amplitude,
             self._intensity,
-            self._repulsion,
+            self._strength,
             self._failed_at,
         )
 

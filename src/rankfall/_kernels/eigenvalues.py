@@ -1,17 +1,18 @@
 """One step of the eigenvalues and eigenvectors of M on their own, without the weights that M comes from.
 
-State of a trajectory: s_i = log λ_i, descending, and the vectors u_i as columns of U. A step of length h with the increment
-H = h (C − ΣW) + σ√h L_Σ N, W the off-diagonal block of UΛUᵀ, in the eigenbasis of Σ:
+State of a trajectory: s_i = log λ_i, descending, and the vectors u_i as columns of U. A step of length h with the
+increment H = h (C − ΣW) + σ√h L_Σ N, W the off-diagonal block of UΛUᵀ, in the eigenbasis of Σ:
 
 1.  y_i = s_i + 2 u_iᵀĤu_i − h u_iᵀKu_i, Euler–Maruyama without the repulsion.
-2.  s'_i = y_i + h Σ_j 2 n_ij coth((s'_i − s'_j)/2), implicit in the repulsion, which is unbounded where two eigenvalues meet:
-    the minimum of the convex function ½|s' − y|² − 4h Σ_{i<j} n_ij log sinh((s'_i − s'_j)/2), found by Newton's method,
-    which never leaves the cone s'_1 > s'_2 > … (such schemes: Li & Menon, "Numerical solution of Dyson Brownian motion and
-    a sampling scheme for invariant matrix ensembles", J. Stat. Phys. 153, 2013). Without repulsion s' is y, sorted.
-3.  U' from the left singular vectors of (I + Ĥ + ½Ĥ² − ½hK) U Λ^½ by one-sided Jacobi rotations: orthonormal to rounding at
-    every step, free of the quotients 1/(λ_i − λ_j), and exact to high relative accuracy however graded Λ is (Demmel &
-    Veselić, "Jacobi's method is more accurate than QR", SIAM J. Matrix Anal. 13, 1992). Vectors belong to eigenvalues by
-    rank. Where two eigenvalues meet, the noise alone decides about the two vectors.
+2.  s'_i = y_i + h Σ_j 2 n_ij coth((s'_i − s'_j)/2), implicit in the repulsion, which is unbounded where two eigenvalues
+    meet: the minimum of the convex function ½|s' − y|² − 4h Σ_{i<j} n_ij log sinh((s'_i − s'_j)/2), found by Newton's
+    method, which never leaves the cone s'_1 > s'_2 > … (such schemes: Li & Menon, "Numerical solution of Dyson Brownian
+    motion and a sampling scheme for invariant matrix ensembles", J. Stat. Phys. 153, 2013). Without repulsion s' is y,
+    sorted.
+3.  U' from the left singular vectors of (I + Ĥ + ½Ĥ² − ½hK) U Λ^½ by one-sided Jacobi rotations: orthonormal to
+    rounding at every step, free of the quotients 1/(λ_i − λ_j), and exact to high relative accuracy however graded Λ is
+    (Demmel & Veselić, "Jacobi's method is more accurate than QR", SIAM J. Matrix Anal. 13, 1992). Vectors belong to
+    eigenvalues by rank. Where two eigenvalues meet, the noise alone decides about the two vectors.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from numba import njit
 __all__ = ["advance_eigenvalues"]
 
 _COMPILE: dict[str, Any] = {"error_model": "numpy", "nogil": True, "cache": True}
-# log λ_1 beyond which a trajectory counts as diverged: weights above 1e50.
-_LARGEST = 230.0
+# ‖H‖_F² of a step beyond which a trajectory counts as diverged: it would change the eigenvalues by factors of e⁴ at
+# once, and a step that overshoots by so much need not blow up here as it does in the weights.
+_LARGEST = 4.0
 # coth(60/2) is 1 to rounding: wider gaps turn the vectors no differently. Together they must not underflow.
 _WIDEST_GAP = 60.0
 _WIDEST_RANGE = 600.0
@@ -60,8 +62,8 @@ def _solve(matrix, right):  # type: ignore[no-untyped-def]
 def _repel(x, y, weights, matrix, move):  # type: ignore[no-untyped-def]
     """Solve x_i = y_i + Σ_j weights_ij coth((x_i − x_j)/2) from x, which is descending; False if it did not succeed."""
     m = len(x)
-    for i in range(1, m):
-        x[i] = min(x[i], x[i - 1] - 1e-9)  # equal eigenvalues at the start
+    for i in range(1, m):  # a pair alone goes 2√weight apart: nearer it would only make the first steps ill-conditioned
+        x[i] = min(x[i], x[i - 1] - math.sqrt(weights[i - 1, i]) - 1e-12)
     for _ in range(_NEWTON_STEPS):
         for i in range(m):
             move[i] = y[i] - x[i]
@@ -156,7 +158,7 @@ def _hat(h, x, out):  # type: ignore[no-untyped-def]
 
 @njit(**_COMPILE)
 def advance_eigenvalues(  # type: ignore[no-untyped-def]
-    logs, vectors, first, last, noise, begin, h, variances, cross, amplitude, intensity, repulsion, failed_at
+    logs, vectors, first, last, noise, begin, h, variances, cross, amplitude, intensity, strength, failed_at
 ):
     """Move the trajectories [first, last) by noise.shape[1] steps from step `begin`.
 
@@ -172,8 +174,8 @@ def advance_eigenvalues(  # type: ignore[no-untyped-def]
         cross: UᵀC.
         amplitude: σ √(h d).
         intensity: σ².
-        repulsion: Whether the eigenvalues repel each other.
-        failed_at: Step at which a trajectory diverged, −1 if it did not.
+        strength: Factor of the repulsion: 1, or 0 for none.
+        failed_at: Step in which a trajectory diverged, −1 if it did not.
     """
     n, m = vectors.shape[1:]
     p, k = cross.shape
@@ -187,6 +189,7 @@ def advance_eigenvalues(  # type: ignore[no-untyped-def]
         for number in range(noise.shape[1]):
             if failed_at[r] >= 0:
                 break
+            size = 0.0
             for a in range(p):
                 for b in range(k):
                     product = 0.0
@@ -194,6 +197,7 @@ def advance_eigenvalues(  # type: ignore[no-untyped-def]
                         product += math.exp(s[i]) * u[a, i] * u[p + b, i]
                     step[a, b] = h * (cross[a, b] - variances[a] * product)
                     step[a, b] += amplitude[a] * noise[r - first, number, a * k + b]
+                    size += step[a, b] * step[a, b]
             for i in range(m):
                 for j in range(i + 1):
                     inputs[i, j] = 0.0
@@ -202,7 +206,7 @@ def advance_eigenvalues(  # type: ignore[no-untyped-def]
                         inputs[i, j] += variances[a] * u[a, i] * u[a, j]
                     for b in range(p, n):
                         outputs[i, j] += u[b, i] * u[b, j]
-            # rates times 2h, and what they lack to h uᵀKu where some eigenvalues are zero at all times
+            # 2h n_ij; what the rates lack to uᵀKu is the push of the eigenvalues that are zero at all times
             for i in range(m):
                 left = k * inputs[i, i] + trace * outputs[i, i] - 4.0 * inputs[i, i] * outputs[i, i]
                 y[i] = s[i] - h * intensity * (k * inputs[i, i] + trace * outputs[i, i])
@@ -211,10 +215,10 @@ def advance_eigenvalues(  # type: ignore[no-untyped-def]
                         low, high = (j, i) if j < i else (i, j)
                         rate = inputs[i, i] * outputs[j, j] + inputs[j, j] * outputs[i, i]
                         rate = max(0.0, rate + 2.0 * inputs[high, low] * outputs[high, low])
-                        weights[i, j] = 2.0 * h * intensity * rate
+                        weights[i, j] = 2.0 * h * strength * intensity * rate
                         left -= rate
-                if repulsion and m < n:
-                    y[i] += 2.0 * h * intensity * max(0.0, left)
+                if m < n:
+                    y[i] += 2.0 * h * strength * intensity * max(0.0, left)
             for i in range(m):
                 for a in range(p):
                     for b in range(k):
@@ -232,12 +236,12 @@ def advance_eigenvalues(  # type: ignore[no-untyped-def]
                     shrink = k * variances[a] if a < p else trace
                     x[a, i] += once[a, i] + 0.5 * twice[a, i] - 0.5 * h * intensity * shrink * x[a, i]
             done = True
-            if repulsion:
+            if strength > 0.0:
                 done = _repel(s, y, weights, matrix, move)
             else:
                 s[:] = np.sort(y)[::-1]
             _orthogonalise(x, move)
             u[:] = x
-            if not done or not s[0] < _LARGEST or not math.isfinite(s[m - 1]):
+            if not done or not size < _LARGEST or not math.isfinite(s[0]):
                 failed_at[r] = begin + number + 1
                 s[:] = math.nan

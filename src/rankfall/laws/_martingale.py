@@ -41,15 +41,15 @@ class Martingale:
 def martingale(parts: xr.Dataset, *, separation: float = 8.0) -> Martingale:
     r"""Test that log λ minus its integrated drift is a martingale with the predicted covariance.
 
-    With ΔX = Δs − ∫ drift dt over a save interval (trapezoidal rule: dense save points are needed), both X_i = Σ w_i ΔX_i
-    and D_ij = Σ w_i w_j (ΔX_iΔX_j − ∫ cov_ij dt) have mean zero whatever the start, for any weights w that are known
-    when the interval begins. They are 1 where mode i stands apart from its neighbours j then, by more than
-    `separation` times what the noise does to the gap in the interval, √((cov_ii + cov_jj − 2 cov_ij + 4 n_ij) Δt), and 0
-    elsewhere: next to a collision the drift grows without bound, and no rule integrates it from its ends.
+    With ΔX = Δs − ∫ drift dt over a save interval (trapezoidal rule: dense save points are needed), both
+    X_i = Σ w_i ΔX_i and D_ij = Σ w_i w_j (ΔX_iΔX_j − ∫ cov_ij dt) have mean zero whatever the start, for any weights w
+    that are known when the interval begins. They are 1 where mode i stands apart from its neighbours j then, by more
+    than `separation` times what the noise does to the gap in the interval, √((cov_ii + cov_jj − 2 cov_ij + 4 n_ij) Δt),
+    and 0 elsewhere: next to a collision the drift grows without bound, and no rule integrates it from its ends.
 
     Either is tested over the independent replicates by R x̄ᵀS⁻¹x̄, S the sample's second moment (Hotelling, "The
-    generalization of Student's ratio", Ann. Math. Stat. 2, 1931), against its limit χ²; where the modes are complete the
-    last is left out, since their sum has no noise.
+    generalization of Student's ratio", Ann. Math. Stat. 2, 1931), against its limit χ²; where the modes are complete
+    the last is left out, since their sum has no noise.
 
     Args:
         parts: Dataset of `decompose`, with many more replicates than modes².
@@ -81,8 +81,8 @@ def martingale(parts: xr.Dataset, *, separation: float = 8.0) -> Martingale:
     covariance = parts["covariance"].values[..., :modes, :modes]
     if not (np.isfinite(logs).all() and np.isfinite(drift).all() and np.isfinite(covariance).all()):
         raise LawNotApplicable(
-            "some modes diverged or fell below 1e-14 of the largest: leaving them out would bias the test; take the run "
-            "up to an earlier time."
+            "some modes diverged or fell below 1e-14 of the largest: leaving them out would bias the test; take the "
+            "run up to an earlier time."
         )
     steps = np.diff(times)
     counted = _apart(parts, steps, separation)[..., :modes]
@@ -106,7 +106,7 @@ def martingale(parts: xr.Dataset, *, separation: float = 8.0) -> Martingale:
 
 
 def _apart(parts: xr.Dataset, steps: np.ndarray, separation: float) -> np.ndarray:
-    """Whether a mode stands apart from its neighbours when a save interval begins, shape (replicate, interval, mode)."""
+    """Whether modes stand apart from their neighbours when an interval begins, shape (replicate, interval, mode)."""
     logs, rates, covariance = (parts[name].values[:, :-1] for name in ("log_eigenvalues", "rates", "covariance"))
     own = np.diagonal(covariance, axis1=-2, axis2=-1)
     beside, between = (np.diagonal(matrices, 1, -2, -1) for matrices in (covariance, rates))

@@ -11,18 +11,18 @@ The drift is split so that each part has a sum of its own, over a complete set o
 - *gradient*, 2 u_iᵀĜu_i: sums to 0, as tr Ĝ = 0; it moves weight between the modes;
 - *noise*, −u_iᵀKu_i, which collects the −1 of (λ_i + 3λ_j)/(λ_i − λ_j) = −1 + 2 coth((s_i − s_j)/2) and −n_ii: sums to
   −tr K = −2kσ² tr Σ, the decay of log det M; it pulls every mode down;
-- *repulsion*, from each pair 2 n_ij coth((s_i − s_j)/2), antisymmetric: sums to 0; the larger of two eigenvalues goes up
-  and the smaller down, at a rate that stays at 2 n_ij however far apart they are.
+- *repulsion*, from each pair 2 n_ij coth((s_i − s_j)/2), antisymmetric: sums to 0; the larger of two eigenvalues goes
+  up and the smaller down, at a rate that stays at 2 n_ij however far apart they are.
 
-It is the Itô form of ds_i = 2 u_iᵀ(Ĝ − K/2)u_i dt + 2 u_iᵀ∘dN̂u_i: the repulsion is what the turning of the eigenvectors,
-u_jᵀ∘du_i = coth((s_i − s_j)/2) u_jᵀ∘dZ Z⁻¹u_i, makes of the noise. The same mechanism drives Dyson's Brownian motion (Dyson,
-"A Brownian-motion model for the eigenvalues of a random matrix", J. Math. Phys. 3, 1962) and Bru's Wishart processes
-("Diffusions of perturbed principal component analysis", J. Multivariate Anal. 29, 1989).
+It is the Itô form of ds_i = 2 u_iᵀ∘dA u_i with dA = (Ĝ − K/2) dt + dN̂: the repulsion is what the turning of the
+eigenvectors, u_jᵀ∘du_i = coth((s_i − s_j)/2) u_jᵀ∘dA u_i, makes of the noise. The same mechanism drives Dyson's
+Brownian motion (Dyson, "A Brownian-motion model for the eigenvalues of a random matrix", J. Math. Phys. 3, 1962) and
+Bru's Wishart processes ("Diffusions of perturbed principal component analysis", J. Multivariate Anal. 29, 1989).
 
-Below the width p + k, M has eigenvalues that are zero at all times. Each repels with coth = 1 (λ_i/λ_i), so that the l others
-feel Σ 2 n_ij over them on top, whichever basis of the null space is meant: `Forces.zero_modes`. Where σ_i(Z) has fallen below
-1e-14 σ_1(Z) the vector of mode i is rounding noise: its numbers are NaN; what it does to the resolved modes is kept. Above
-that a vector is accurate to about 1e-16 σ_1/σ_i.
+Below the width p + k, M has eigenvalues that are zero at all times. Each repels with coth = 1 (λ_i/λ_i), so that the l
+others feel Σ 2 n_ij over them on top, whichever basis of the null space is meant: `Forces.zero_modes`. Where σ_i(Z) has
+fallen below 1e-14 σ_1(Z) the vector of mode i is rounding noise: its numbers are NaN; what it does to the resolved
+modes is kept. Above that a vector is accurate to about 1e-16 σ_1/σ_i.
 
 Descents with label noise follow this law in the limit of small steps, with σ² = η δ/b and −2λ for the weight decay.
 """
@@ -204,9 +204,9 @@ def _from_weights(run: xr.Dataset, problem: Problem, method: Method) -> Forces:
     first, second = (np.where(gone[..., None, None], 0.0, layer) for layer in (first, second))
     slab = max(1, _SLAB // max(1, first[0].size + second[0].size))
     pieces = [forces(first[i : i + slab], second[i : i + slab], problem, method) for i in range(0, len(first), slab)]
-    joined = [np.concatenate([getattr(piece, name) for piece in pieces]) for name in _ARRAYS]
-    joined[0][gone] = np.nan
-    return Forces(*joined[:5], pieces[0].decay, *joined[5:])
+    joined = {name: np.concatenate([getattr(piece, name) for piece in pieces]) for name in _ARRAYS}
+    joined["log_eigenvalues"][gone] = np.nan
+    return Forces(**joined, decay=pieces[0].decay)
 
 
 _ARRAYS = ("log_eigenvalues", "gradient", "noise", "pairs", "zero_modes", "rates", "covariance")
