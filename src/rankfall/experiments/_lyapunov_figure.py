@@ -33,7 +33,7 @@ def draw(settings: Settings, results: Results, columns: Literal[1, 2]) -> Figure
     if "decay" not in results and not grids:
         return None
     rows = sum(len(np.unique(grid["teacher_rank"])) for grid in grids)
-    last = 0.75 + 0.155 * rows
+    last = 0.95 + 0.155 * rows
     with style.context():
         if columns == 2:
             figure = style.new_figure(2, 4.9 + last)
@@ -196,12 +196,13 @@ def _grid(axes: Axes, grids: list[xr.Dataset]) -> None:
     axes.set_yticks(range(len(labels)), labels)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set(title="Surviving modes, by p×k and rank of the teacher", xlabel="noise σ²")
-    for colour, words in zip(_CELLS, ("the teacher's rank", "another rank", "undecided"), strict=True):
+    axes.set_title("How many modes survive", pad=19)
+    axes.set(xlabel="noise σ²")
+    for colour, words in zip(_CELLS, ("the teacher's rank", "another", "open"), strict=True):
         axes.plot([], [], "s", color=colour, label=words)
     axes.legend(
-        loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, borderaxespad=0.2, handletextpad=0.1, columnspacing=1
-    )
+        loc="lower left", bbox_to_anchor=(-0.03, 1.0), ncols=3, borderaxespad=0.1, handletextpad=0.1, columnspacing=0.7
+    ).set_in_layout(False)  # the title keeps its place free
 
 
 def caption(settings: Settings, results: Results) -> str:
@@ -213,7 +214,7 @@ def caption(settings: Settings, results: Results) -> str:
         "that other runs gave; singular values are followed in a graded form, so that float64's range is no limit. "
         "Next: the exponents in units of σ², bars of two standard errors, against the noise, the shape and the rank of "
         "the teacher; blue where zero (the mode survives), red where the mode dies, grey where that is open. Last: the "
-        f"number of zero exponents in every cell of the grid, from runs of length {settings.duration:g}/σ² at the "
-        "weakest noise and up to 8 times that at stronger noise. Inputs are whitened and the teacher's singular values "
-        "are 1."
+        "number of zero exponents in every cell of the grid (p×k and rank of the teacher by noise), from runs of length "
+        f"{settings.duration:g}/σ² at the weakest noise and up to 8 times that at stronger noise. Inputs are whitened "
+        "and the teacher's singular values are 1."
     )
