@@ -14,12 +14,13 @@ import time
 import warnings
 from pathlib import Path
 
-from benchmarks import compilation, headline, machine, memory, minibatch, page, scaling
+from benchmarks import compilation, headline, lyapunov, machine, memory, minibatch, page, scaling
 
 PARTS = {
     "headline": headline.measure,
     "scaling": scaling.measure,
     "minibatch": minibatch.measure,
+    "lyapunov": lyapunov.measure,
     "memory": memory.measure,
     "compilation": compilation.measure,
 }

@@ -50,6 +50,7 @@ def text(results: Path) -> str:
         ("headline", _headline),
         ("scaling", _scaling),
         ("minibatch", _minibatch),
+        ("lyapunov", _lyapunov),
         ("memory", _memory),
         ("compilation", _compilation),
     ]
@@ -274,6 +275,34 @@ def _minibatch(r: Results) -> str:
             table(
                 ["batch size", *names],
                 ([row["batch_size"], *(number(t["median"]) for t in row["timings"])] for row in r["rows"]),
+            ),
+        ]
+    )
+
+
+def _lyapunov(r: Results) -> str:
+    first = r["rows"][0]
+    met = "met" if first["ratio"] <= r["goal"] else "missed"
+    return "\n".join(
+        [
+            "## Lyapunov spectra\n",
+            _when(r),
+            "The same run with and without a frame of p + k columns that is moved along, re-orthonormalised every 16 "
+            "steps and its growth added up, with what Z needs in its graded form (`lyapunov_spectrum`, "
+            "`log_singular_values_Z`). 512 trajectories, 21 save points, no ledger; ns per step and trajectory. Goal: "
+            f"at most {r['goal']:g} times the plain step of the geometric flow at (5, 2, 10): {met}, "
+            f"{number(first['ratio'])} times.\n",
+            table(
+                ["method, (p, k, l)", "plain", "with a frame", "ratio"],
+                (
+                    [
+                        f"{row['method']} ({row['n_inputs']}, {row['n_outputs']}, {row['width']})",
+                        number(row["plain"]["median"]),
+                        number(row["frame"]["median"]),
+                        number(row["ratio"]),
+                    ]
+                    for row in r["rows"]
+                ),
             ),
         ]
     )

@@ -84,7 +84,7 @@ def lyapunov_spectrum(
         >>> problem = rf.Problem.gaussian(n_samples=1000, n_inputs=3, n_outputs=1, seed=0)
         >>> network = rf.LinearNetwork.gaussian(n_inputs=3, width=4, n_outputs=1)
         >>> method = rf.StochasticGradientFlow(label_noise=1.0, step_size=0.1)
-        >>> found = rf.lyapunov_spectrum(problem, network, method, duration=1000.0, seed=1)
+        >>> found = rf.lyapunov_spectrum(problem, network, method, duration=4000.0, seed=1)
         >>> found.attrs["final_rank"], found.exponents.shape
         (1, (4,))
         >>> print(rf.laws.lyapunov.check(found)[0].status)
@@ -147,7 +147,13 @@ def _with_spectrum(run: xr.Dataset, burn_in: float) -> xr.Dataset:
     # The frame orders the modes by their rates but for noise between equal ones.
     order = np.argsort(-exponents, kind="stable")
     span = float(time[-1] - time[0])
-    found = lyapunov.final_rank(exponents[order], errors[order], span=span, degrees_of_freedom=max(freedom, 1))
+    found = lyapunov.final_rank(
+        exponents[order],
+        errors[order],
+        span=span if span > 0.0 else np.finfo(float).tiny,
+        replicates=max(1, int(kept.sum())),
+        degrees_of_freedom=max(freedom, 1),
+    )
     rank = -1 if found.rank is None or not kept.any() else found.rank
     words = {"long_name": "Lyapunov exponents", "formula": "μ_i = Σ log R_ii / t, per unit of time"}
     result = run.assign(

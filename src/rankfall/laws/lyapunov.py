@@ -36,10 +36,12 @@ __all__ = ["FinalRank", "check", "check_sum", "final_rank", "predicted_sum"]
 # run does not record it.
 _INTERVAL = 16
 _INCREMENT = 0.3
-# A mode counts as dying when it has fallen by e³ ≈ 20 in the time that was measured: more than a surviving mode moves.
-_LEAST_FALL = 3.0
-# A mode counts as surviving when the data would have shown it dying at this share of the mean rate of all modes.
+# A mode counts as surviving while it has moved by no more than e⁵ ≈ 150, in a run in which a death at this share of
+# the mean rate of all modes would have moved it further; as dying when it fell by so many times what trajectories
+# differ by.
+_LEAST_FALL = 5.0
 _RESOLUTION = 0.05
+_CERTAIN = 3.0
 
 
 def predicted_sum(problem: Problem, method: Method) -> float:
@@ -162,36 +164,41 @@ def final_rank(
     exponents: Any,
     standard_errors: Any,
     *,
-    span: float = np.inf,
+    span: float,
+    replicates: int = 1,
     confidence: float = 0.999,
     degrees_of_freedom: float = np.inf,
 ) -> FinalRank:
     """Count the exponents that are compatible with zero.
 
-    With q the two-sided quantile of Student's t for `confidence` and s = −(Σ μ_i)/(p+k) the mean rate of death:
+    With q the two-sided quantile of Student's t for `confidence`, d = se √replicates the spread of the exponent between
+    single trajectories, and s = −(Σ μ_i)/(p+k) the mean rate of death:
 
-    - a mode dies if μ + q·se < 0 and it fell by more than e³ in the time measured, |μ|·span > 3;
-    - it survives if μ + q·se ≥ 0 and q·se ≤ 0.05 s, so that a death at a twentieth of that rate would have been seen;
-    - otherwise it is undecided: the band is too wide, or the exponent is below zero but has moved the mode by no more
-      than a surviving one moves, as happens while a start is being forgotten. A longer run decides.
+    - a mode survives if it moved by no more than e⁵ in the time measured, |μ| + q·se ≤ 5/span and d ≤ 5/span, while a
+      death at a twentieth of the mean rate would have moved it further, 0.05 s·span > 5;
+    - it dies if it fell further, μ + q·se < −5/span, and did so on nearly every trajectory, |μ| > 3 d;
+    - otherwise it is undecided. The run may be too short; or the mode may be critical: its logarithm then wanders like
+      a Brownian motion that is reflected from above, its mean fall stays 1.3 times its spread for ever, and the
+      exponent measured, below zero at all times, goes to zero with the square root of the time.
 
     Args:
         exponents: μ, shape (mode,).
         standard_errors: Of the exponents, shape (mode,).
         span: Time over which the exponents were measured.
+        replicates: Trajectories that they are the mean of.
         confidence: Of the band, in (0, 1).
         degrees_of_freedom: Of the standard errors.
 
     Raises:
-        InvalidInput: Shapes that do not match, or a confidence outside (0, 1).
+        InvalidInput: Shapes that do not match, or a number out of range.
 
     Example:
         >>> from rankfall.laws import lyapunov
-        >>> found = lyapunov.final_rank([0.001, -0.9, -3.6], [0.002, 0.01, 0.02], span=100.0)
+        >>> found = lyapunov.final_rank([0.001, -0.9, -3.6], [0.002, 0.01, 0.02], span=200.0, replicates=16)
         >>> found.rank, found.dies.tolist()
         (1, [False, True, True])
-        >>> lyapunov.final_rank([-0.1, -0.9, -3.6], [0.1, 0.01, 0.02]).note
-        'mode 1: -0.1 ± 0.33 may be zero or not'
+        >>> lyapunov.final_rank([-0.1, -0.9, -3.6], [0.02, 0.01, 0.02], span=200.0, replicates=16).note
+        'mode 1: -0.1 ± 0.066, single trajectories ± 0.08'
     """
     from scipy.stats import t
 
@@ -203,14 +210,15 @@ def final_rank(
     level = _checks.real_number(confidence, "confidence", above=0.0)
     if not level < 1.0:
         raise InvalidInput(f"confidence must lie between 0 and 1, got {level:g}.")
+    least = _LEAST_FALL / _checks.real_number(span, "span", above=0.0)
+    spread = error * np.sqrt(_checks.whole_number(replicates, "replicates"))
     band = float(t.ppf(0.5 + level / 2, degrees_of_freedom)) * error
-    scale = max(-float(mu.mean()), 0.0)
-    negative = mu + band < 0.0
-    dies = negative & (-mu > _LEAST_FALL / span)
-    survives = (mu + band >= 0.0) & (band <= _RESOLUTION * scale)
-    notes = []
-    for mode in np.flatnonzero(~dies & ~survives):
-        reason = f"below zero, but moved by e^{mu[mode] * span:.2g} only" if negative[mode] else "may be zero or not"
-        notes.append(f"mode {mode + 1}: {mu[mode]:.3g} ± {band[mode]:.2g} {reason}")
+    long_enough = -_RESOLUTION * float(mu.mean()) > least
+    survives = (np.abs(mu) + band <= least) & (spread <= least) & long_enough
+    dies = (mu + band < -least) & (-mu > _CERTAIN * spread)
+    notes = [
+        f"mode {mode + 1}: {mu[mode]:.3g} ± {band[mode]:.2g}, single trajectories ± {spread[mode]:.2g}"
+        for mode in np.flatnonzero(~dies & ~survives)
+    ]
     lowest, highest = int(survives.sum()), int((~dies).sum())
     return FinalRank(lowest if lowest == highest else None, lowest, highest, survives, dies, "; ".join(notes))
