@@ -414,8 +414,8 @@ def test_laws_refuse_the_problem_of_another_loss():
 def test_flips_in_a_run_have_the_frequencies_they_claim(loss):
     """From W1 = 0, W2 = I one step is ΔW1 = ηG, and with inputs I row i of nG is ỹ_i less the link of zero.
 
-    40,000 replicates of 6 samples: shares with a standard error of 0.9 % of themselves or less; of 5.5 of these an honest
-    share leaves 4e-8. A probability off by 5 % is refused.
+    40,000 replicates of 6 samples: shares with a standard error of 1.3 % of themselves or less; of 5.5 of these an
+    honest share leaves 4e-8. A probability off by 5 % is refused.
     """
     n, k, delta, replicates = 6, 3, 0.25, 40_000
     labels = np.eye(k)[np.arange(n) % k]

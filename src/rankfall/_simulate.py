@@ -64,6 +64,9 @@ def simulate(
     Ĥ = [[0, H], [Hᵀ, 0]] and H = η (C − Σ W1 W2) plus noise (Varre, Sagitova & Flammarion, NeurIPS 2024). The same
     seed gives the same numbers, whatever the threads, the replicates beside it and the interruptions.
 
+    Losses that are not squared (`Problem.from_data`) move by the same step with H = η Xᵀ(Y − link(X W1 W2))/n from the
+    data, and label noise is flipped labels there (see the methods).
+
     Args:
         problem: What is learned.
         network: Widths and start. Each replicate draws its own unless the weights were given.
@@ -77,7 +80,7 @@ def simulate(
         save_points: How many evenly spaced times to keep, start and end included, or the times themselves.
         start: "independent" draws, or one "shared" by all replicates.
         weights: Keep W1 and W2 at the save points, in the original basis.
-        observables: What to keep besides, by name: "eigenvalues" (of M).
+        observables: What to keep besides, by name: "eigenvalues" (of M). Classifications keep "accuracy" unasked.
         ledger: Exact account kept at every step of a descent or of Euler–Maruyama: the "determinant"'s, the
             "balance"'s, "both" or "none". "auto" keeps the determinant's where det M ≠ 0, the balance's elsewhere.
         noise_precision: Precision of the normals' logarithm, sine and cosine: "single" (relative error 1e-7 of a
