@@ -64,6 +64,9 @@ def simulate(
     Ĥ = [[0, H], [Hᵀ, 0]] and H = η (C − Σ W1 W2) plus noise (Varre, Sagitova & Flammarion, NeurIPS 2024). The same
     seed gives the same numbers, whatever the threads, the replicates beside it and the interruptions.
 
+    Losses that are not squared (`Problem.from_data`) move by the same step with H = η Xᵀ(Y − link(X W1 W2))/n from the
+    data, and label noise is flipped labels there (see the methods).
+
     Args:
         problem: What is learned.
         network: Widths and start. Each replicate draws its own unless the weights were given.
@@ -80,7 +83,7 @@ def simulate(
         observables: What to keep besides, by name: "eigenvalues" (of M); "eigenvalue_forces" (gradient, noise and
             repulsion that move log λ_i, see `laws.eigenvalues`; for a descent those of its limit of small steps);
             "log_singular_values_Z", "_W1", right also where a float64 cannot hold them; "log_growth", of an orthonormal
-            frame (see `lyapunov_spectrum`).
+            frame (see `lyapunov_spectrum`). Classifications keep "accuracy" unasked.
         ledger: Exact account kept at every step of a descent or of Euler–Maruyama: the "determinant"'s, the
             "balance"'s, "both" or "none". "auto" keeps the determinant's where det M ≠ 0, the balance's elsewhere.
         noise_precision: Precision of the normals' logarithm, sine and cosine: "single" (relative error 1e-7 of a

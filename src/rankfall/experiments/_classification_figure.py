@@ -15,6 +15,7 @@ from rankfall.report import figures, style
 
 __all__ = ["draw"]
 
+_LABELS = {DESCENT: TITLES[DESCENT], BATCHES: TITLES[BATCHES], FLIPS: "flipped labels"}
 _COLOURS = {DESCENT: style.QUIET_COLOUR, BATCHES: style.NOISE_COLOURS[1], FLIPS: style.NOISE_COLOURS[0]}
 
 
@@ -24,7 +25,7 @@ def draw(results: Results, columns: Literal[1, 2]) -> Figure:
         figure = style.new_figure(columns, 4.9 if columns == 2 else 9.0)
         axes = figure.subplots(2, 2).ravel() if columns == 2 else figure.subplots(4, 1).ravel()
         for name, run in results.items():
-            figures.draw_log_det(axes[0], run, colour=_COLOURS[name], label=TITLES[name])
+            figures.draw_log_det(axes[0], run, colour=_COLOURS[name], label=_LABELS[name])
             _draw_modes(axes[1], run, name)
             _draw_over_time(axes[2], run, count_alive(run), name)
             _draw_over_time(axes[3], run, run["accuracy"].values, name)
