@@ -13,6 +13,7 @@ from rankfall.laws._closed_forms import balanced_factors, logistic_mode
 from rankfall.laws._flow_oracle import solve
 from rankfall.laws._modes import (
     Modes,
+    check_share,
     crossing_times,
     decoupled_modes,
     learning_times,
@@ -66,6 +67,7 @@ def predict(
     reading = read(run, problem)
     if not isinstance(reading.method, GradientFlow):
         raise LawNotApplicable(f"{type(reading.method).__name__} is not gradient flow: no curve is predicted for it.")
+    check_share(share)
     task, when = reading.problem, reading.times
     if not numerically and task.loss != "squared":
         raise LawNotApplicable(f"the closed forms are those of the squared loss, not of the {task.loss} loss.")
@@ -126,7 +128,7 @@ def _closed(problem: Problem, W1: np.ndarray, W2: np.ndarray, when: np.ndarray, 
         curves = _curves(
             problem, rows[:, : problem.n_inputs], rows[:, problem.n_inputs :].transpose(0, 2, 1), W1.shape[1]
         )
-        passages = crossing_times(problem, W1, W2, when, share)
+        passages = crossing_times(problem, W1, W2, np.union1d([0.0], when), share)
         return {**curves, "learning_time": passages, "source": "balanced, whitened (Fukumizu)"}
     roots = np.sqrt(_strengths(modes, when))[:, None, :]
     curves = _curves(problem, modes.left * roots, (modes.right * roots).transpose(0, 2, 1), W1.shape[1])
