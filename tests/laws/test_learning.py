@@ -237,6 +237,19 @@ def test_the_solver_goes_down_the_gradient_of_the_loss(loss):
     assert literal(first[0], second[0]) < literal(W1, W2)
 
 
+def test_the_closed_forms_are_those_of_the_squared_loss():
+    rng = np.random.default_rng(0)
+    problem = rf.Problem.from_data(rng.standard_normal((20, 2)), rng.integers(0, 2, 20), loss="logistic")
+    W1, W2 = np.array([[0.3], [0.0]]), np.array([[0.3]])
+    for closed in (
+        lambda: gradient_flow.balanced_flow(problem, W1, W2, [1.0]),
+        lambda: gradient_flow.decoupled_modes(problem, W1, W2),
+        lambda: gradient_flow.crossing_times(problem, W1, W2, [1.0]),
+    ):
+        with pytest.raises(rf.LawNotApplicable, match="squared loss only"):
+            closed()
+
+
 def test_the_solver_at_rest_and_bad_input():
     problem = c.gaussian_problem(3, 2)
     first, second = gradient_flow.solve(problem, np.zeros((3, 4)), np.zeros((4, 2)), [0.0, 5.0])

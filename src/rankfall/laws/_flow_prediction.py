@@ -44,7 +44,7 @@ def predict(
     Returns:
         Dataset with, over (replicate, time): `loss`; over (…, mode): `singular_values_W1`, `_W2`, `_product`,
         descending, and `mode_strength` = u_αᵀ W1W2 v_α with the singular vectors of the solution, kept as
-        `mode_input` and `mode_output`; `mode_target` s*_α;
+        `mode_input` and `mode_output`; `mode_target` s*_α (NaN for other losses);
         `learning_time` over (replicate, mode), in closed form for decoupled modes, else the first passage between
         save points (NaN: not by the end of the run; inf: never; all NaN for a numerical solution). The attribute
         `source` says which form was used.
@@ -69,8 +69,6 @@ def predict(
         raise LawNotApplicable(f"{type(reading.method).__name__} is not gradient flow: no curve is predicted for it.")
     check_share(share)
     task, when = reading.problem, reading.times
-    if not numerically and task.loss != "squared":
-        raise LawNotApplicable(f"the closed forms are those of the squared loss, not of the {task.loss} loss.")
     starts = _starts(reading)
     one = _solved if numerically else _closed
     curves = [one(task, first, second, when, share) for first, second in starts]
@@ -87,6 +85,8 @@ def predict(
     }
     variables["learning_time"] = ((*each, "mode"), np.stack([curve["learning_time"] for curve in curves]))
     left, targets, right = solution_modes(task)
+    if task.loss != "squared":  # Σ⁺C is not where such a loss leads
+        targets = np.full_like(targets, np.nan)
     variables |= {
         "mode_target": (("mode",), targets),
         "mode_input": (("input", "mode"), left),

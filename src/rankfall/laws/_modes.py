@@ -131,7 +131,7 @@ def decoupled_modes(problem: Problem, W1: Any, W2: Any) -> Modes:
     """
     first, second = layers(problem, W1, W2)
     if problem.loss != "squared":
-        raise LawNotApplicable(f"the modes are those of the squared loss, not of the {problem.loss} loss.")
+        raise LawNotApplicable(f"the modes are known for the squared loss only, the problem has loss={problem.loss!r}.")
     require_balanced(first, second)
     sigma, cross, product = problem.covariance, problem.cross_covariance, first @ second
     together = np.zeros_like(cross)

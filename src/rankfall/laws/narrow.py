@@ -239,6 +239,8 @@ def check(run: xr.Dataset | Reading, problem: Problem | None = None) -> Verdict:
         'PASS'
     """
     reading = read(run, problem)
+    if "depth" in reading.run.attrs:
+        raise LawNotApplicable("the balance equation is integrated for two layers only.")
     method, task = reading.method, reading.problem
     if not isinstance(method, StochasticGradientFlow) or reading.is_euler or method.intensity == 0.0:
         raise LawNotApplicable(
