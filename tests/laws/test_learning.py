@@ -172,6 +172,28 @@ def test_any_other_run_follows_the_solver():
     assert np.isnan(law.learning_time).all()
 
 
+def test_modes_learned_before_the_first_save_point_and_a_bad_share():
+    problem = c.white_problem(3, 2)
+    network = rf.LinearNetwork.balanced(3, 4, 2, 0.5)
+    early, late = (
+        rf.simulate(problem, network, rf.GradientFlow(), duration=20.0, seed=1, save_points=points)
+        for points in (np.linspace(0, 20, 201), [15.0, 20.0])
+    )
+    expected = gradient_flow.predict(early).learning_time.values
+    assert (expected < 15.0).all()
+    assert gradient_flow.predict(late).learning_time.values == pytest.approx(expected, rel=1e-9)
+    with pytest.raises(rf.InvalidInput, match="share"):
+        gradient_flow.predict(early, numerically=True, share=2.0)
+
+
+def test_a_start_that_nearly_decouples_is_not_taken_for_one_that_does():
+    problem, W1, W2 = decoupled(*CASES[0])
+    turn = np.eye(3)
+    turn[0, 1], turn[1, 0] = 1e-9, -1e-9
+    with pytest.raises(rf.LawNotApplicable, match="mix"):
+        gradient_flow.decoupled_modes(problem, turn @ W1, W2)
+
+
 def test_where_no_curve_is_predicted(flow_run, white_flow_run):
     with pytest.raises(rf.LawNotApplicable, match="not gradient flow"):
         gradient_flow.predict(flow_run)
@@ -213,6 +235,19 @@ def test_the_solver_goes_down_the_gradient_of_the_loss(loss):
     start, end = (oracles.balance(W1, W2), oracles.balance(first[0], second[0]))
     assert np.abs(end - start).max() < 1e-9
     assert literal(first[0], second[0]) < literal(W1, W2)
+
+
+def test_the_closed_forms_are_those_of_the_squared_loss():
+    rng = np.random.default_rng(0)
+    problem = rf.Problem.from_data(rng.standard_normal((20, 2)), rng.integers(0, 2, 20), loss="logistic")
+    W1, W2 = np.array([[0.3], [0.0]]), np.array([[0.3]])
+    for closed in (
+        lambda: gradient_flow.balanced_flow(problem, W1, W2, [1.0]),
+        lambda: gradient_flow.decoupled_modes(problem, W1, W2),
+        lambda: gradient_flow.crossing_times(problem, W1, W2, [1.0]),
+    ):
+        with pytest.raises(rf.LawNotApplicable, match="squared loss only"):
+            closed()
 
 
 def test_the_solver_at_rest_and_bad_input():

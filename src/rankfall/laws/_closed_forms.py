@@ -149,7 +149,9 @@ def balanced_factors(problem: Problem, W1: np.ndarray, W2: np.ndarray, when: np.
     """Z up to a rotation of its columns, shape (time, p + k, columns); raises as `balanced_flow` does."""
     p, k = problem.n_inputs, problem.n_outputs
     if problem.loss != "squared":
-        raise LawNotApplicable(f"the closed form is that of the squared loss, not of the {problem.loss} loss.")
+        raise LawNotApplicable(
+            f"the closed form is known for the squared loss only, the problem has loss={problem.loss!r}."
+        )
     variance = float(np.trace(problem.covariance)) / p
     if np.abs(problem.covariance - variance * np.eye(p)).max() > ROUNDING * variance:
         raise LawNotApplicable("the closed form needs whitened inputs: a covariance that is a multiple of I.")

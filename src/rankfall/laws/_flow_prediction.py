@@ -13,6 +13,7 @@ from rankfall.laws._closed_forms import balanced_factors, logistic_mode
 from rankfall.laws._flow_oracle import solve
 from rankfall.laws._modes import (
     Modes,
+    check_share,
     crossing_times,
     decoupled_modes,
     learning_times,
@@ -43,7 +44,7 @@ def predict(
     Returns:
         Dataset with, over (replicate, time): `loss`; over (…, mode): `singular_values_W1`, `_W2`, `_product`,
         descending, and `mode_strength` = u_αᵀ W1W2 v_α with the singular vectors of the solution, kept as
-        `mode_input` and `mode_output`; `mode_target` s*_α;
+        `mode_input` and `mode_output`; `mode_target` s*_α (NaN for other losses);
         `learning_time` over (replicate, mode), in closed form for decoupled modes, else the first passage between
         save points (NaN: not by the end of the run; inf: never; all NaN for a numerical solution). The attribute
         `source` says which form was used.
@@ -66,9 +67,8 @@ def predict(
     reading = read(run, problem)
     if not isinstance(reading.method, GradientFlow):
         raise LawNotApplicable(f"{type(reading.method).__name__} is not gradient flow: no curve is predicted for it.")
+    check_share(share)
     task, when = reading.problem, reading.times
-    if not numerically and task.loss != "squared":
-        raise LawNotApplicable(f"the closed forms are those of the squared loss, not of the {task.loss} loss.")
     starts = _starts(reading)
     one = _solved if numerically else _closed
     curves = [one(task, first, second, when, share) for first, second in starts]
@@ -85,6 +85,8 @@ def predict(
     }
     variables["learning_time"] = ((*each, "mode"), np.stack([curve["learning_time"] for curve in curves]))
     left, targets, right = solution_modes(task)
+    if task.loss != "squared":  # Σ⁺C is not where such a loss leads
+        targets = np.full_like(targets, np.nan)
     variables |= {
         "mode_target": (("mode",), targets),
         "mode_input": (("input", "mode"), left),
@@ -126,7 +128,7 @@ def _closed(problem: Problem, W1: np.ndarray, W2: np.ndarray, when: np.ndarray, 
         curves = _curves(
             problem, rows[:, : problem.n_inputs], rows[:, problem.n_inputs :].transpose(0, 2, 1), W1.shape[1]
         )
-        passages = crossing_times(problem, W1, W2, when, share)
+        passages = crossing_times(problem, W1, W2, np.union1d([0.0], when), share)
         return {**curves, "learning_time": passages, "source": "balanced, whitened (Fukumizu)"}
     roots = np.sqrt(_strengths(modes, when))[:, None, :]
     curves = _curves(problem, modes.left * roots, (modes.right * roots).transpose(0, 2, 1), W1.shape[1])

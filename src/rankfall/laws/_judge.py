@@ -25,6 +25,7 @@ def judge(
     lost: np.ndarray | None = None,
     notes: Sequence[str] = (),
     hint: str = "",
+    blind_words: str = "beyond float64",
 ) -> Verdict:
     """Judge a law; all arrays have shape (replicate, time).
 
@@ -45,6 +46,7 @@ def judge(
         lost: Save points that are rounding noise.
         notes: Put into the note first.
         hint: Put into the note only if the law fails.
+        blind_words: What the note says of save points that were not checked for their tolerance or for noise.
     """
     predicted, measured, tolerance = np.broadcast_arrays(predicted, measured, tolerance)
     with np.errstate(invalid="ignore"):
@@ -73,7 +75,7 @@ def judge(
     ratios = excess[replicates, worst_times]
 
     note = [text for text in notes if text]
-    note += _noise_note(blind, stopped, reading.times)
+    note += _noise_note(blind, stopped, reading.times, blind_words)
     note += _stop_note(reading.outcomes)
     if missing.any():
         note.append(f"{int(missing.any(axis=1).sum())} completed replicates hold numbers that are not finite")
@@ -114,7 +116,7 @@ def judge(
     )
 
 
-def _noise_note(blind: np.ndarray, stopped: np.ndarray, times: np.ndarray) -> list[str]:
+def _noise_note(blind: np.ndarray, stopped: np.ndarray, times: np.ndarray, words: str) -> list[str]:
     """Say since when, and in how many replicates, nothing could be told from rounding noise any more."""
     seen = ~blind & ~stopped
     after = np.where(seen.any(axis=1), seen.shape[1] - np.argmax(seen[:, ::-1], axis=1), 0)
@@ -122,7 +124,7 @@ def _noise_note(blind: np.ndarray, stopped: np.ndarray, times: np.ndarray) -> li
     if not ends_blind.any():
         return []
     since = times[after[ends_blind].min()]
-    return [f"beyond float64 since t={since:g} in {int(ends_blind.sum())} of {len(blind)} replicates"]
+    return [f"{words} since t={since:g} in {int(ends_blind.sum())} of {len(blind)} replicates"]
 
 
 def _stop_note(outcomes: np.ndarray) -> list[str]:

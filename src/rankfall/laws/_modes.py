@@ -24,7 +24,6 @@ import scipy.optimize
 from rankfall import _checks
 from rankfall.errors import InvalidInput, LawNotApplicable
 from rankfall.laws._closed_forms import (
-    ROUNDING,
     balanced_factors,
     layers,
     mode_numbers,
@@ -33,10 +32,18 @@ from rankfall.laws._closed_forms import (
 )
 from rankfall.problem import Problem
 
-__all__ = ["Modes", "crossing_times", "decoupled_modes", "learning_times", "mode_strengths", "solution_modes"]
+__all__ = [
+    "Modes",
+    "check_share",
+    "crossing_times",
+    "decoupled_modes",
+    "learning_times",
+    "mode_strengths",
+    "solution_modes",
+]
 
-# Share of the largest strength that is rounding noise.
-_NOISE = 1e-14
+# Relative departure from common singular vectors that is rounding, and share of the largest strength that is.
+_NOISE = 1e-12
 # Weights that make one matrix out of three with the same singular vectors: no rational relation between them.
 _MIX = (1.0, 0.5**0.5, 3.0**0.5 / 4.0)
 
@@ -86,7 +93,7 @@ def learning_times(target: Any, start: Any, share: float = 0.5, variance: Any = 
         array([1.])
     """
     goal, begin, spread = mode_numbers(target, start, variance)
-    part = _share(share)
+    part = check_share(share)
     learned = (goal > 0.0) & (begin > 0.0)
     early = learned & (begin >= part * goal)
     late = learned & ~early
@@ -101,7 +108,8 @@ def decoupled_modes(problem: Problem, W1: Any, W2: Any) -> Modes:
     """Return targets, starts and input variances of the modes of a start that shares its singular vectors.
 
     Equal targets, strengths or variances do no harm: the vectors are found from all three matrices at once and are
-    verified against each of them. A strength below 1e-14 of the largest is rounding noise and counts as 0.
+    verified against each of them. A strength below 1e-12 of the largest counts as 0:
+    rounding of that size mixes it with the others.
 
     Args:
         problem: Any covariance.
@@ -123,7 +131,7 @@ def decoupled_modes(problem: Problem, W1: Any, W2: Any) -> Modes:
     """
     first, second = layers(problem, W1, W2)
     if problem.loss != "squared":
-        raise LawNotApplicable(f"the modes are those of the squared loss, not of the {problem.loss} loss.")
+        raise LawNotApplicable(f"the modes are known for the squared loss only, the problem has loss={problem.loss!r}.")
     require_balanced(first, second)
     sigma, cross, product = problem.covariance, problem.cross_covariance, first @ second
     together = np.zeros_like(cross)
@@ -137,17 +145,17 @@ def decoupled_modes(problem: Problem, W1: Any, W2: Any) -> Modes:
     strengths = np.where(np.abs(strengths) > _NOISE * np.linalg.norm(product), np.abs(strengths), 0.0)
     gains = np.einsum("im,ij,jm->m", left, cross, right)
     spread = np.einsum("im,ij,jm->m", left, sigma, left)
-    used = (strengths > ROUNDING * np.linalg.norm(product)) | (np.abs(gains) > ROUNDING * np.linalg.norm(cross))
+    used = (strengths > _NOISE * np.linalg.norm(product)) | (np.abs(gains) > _NOISE * np.linalg.norm(cross))
     for matrix, rebuilt, what in (
         (product, (left * strengths) @ right.T, "W1 W2 has other singular vectors than the problem"),
         (cross, (left * gains) @ right.T, "W1 W2 has other singular vectors than the cross covariance"),
         (sigma @ left[:, used], left[:, used] * spread[used], "the singular vectors are no eigenvectors of Σ"),
     ):
-        if np.linalg.norm(matrix - rebuilt) > ROUNDING * max(float(np.linalg.norm(matrix)), 1e-300):
+        if np.linalg.norm(matrix - rebuilt) > _NOISE * max(float(np.linalg.norm(matrix)), 1e-300):
             raise LawNotApplicable(
                 f"the modes of this start mix: {what}. For whitened inputs balanced_flow holds, else use solve."
             )
-    alive = spread > ROUNDING * np.linalg.norm(sigma, 2)
+    alive = spread > _NOISE * np.linalg.norm(sigma, 2)
     target = np.divide(gains, spread, out=np.zeros_like(gains), where=alive)
     order = np.argsort(-target, kind="stable")
     variance = np.where(alive, spread, 0.0)
@@ -221,7 +229,7 @@ def crossing_times(problem: Problem, W1: Any, W2: Any, times: Any, share: float 
         array([1.3343, 1.9001])
     """
     first, second = layers(problem, W1, W2)
-    part, when = _share(share), moments(times)
+    part, when = check_share(share), moments(times)
     if len(when) == 0 or (np.diff(when) <= 0.0).any():
         raise InvalidInput("times must ascend, and there must be at least one.")
     targets = solution_modes(problem)[1]
@@ -250,7 +258,8 @@ def crossing_times(problem: Problem, W1: Any, W2: Any, times: Any, share: float 
     return result
 
 
-def _share(share: float) -> float:
+def check_share(share: float) -> float:
+    """Return a share between 0 and 1; raises InvalidInput."""
     part = _checks.real_number(share, "share", above=0.0)
     if part >= 1.0:
         raise InvalidInput(f"share must lie between 0 and 1, got {part:g}: a target is approached, never reached.")
