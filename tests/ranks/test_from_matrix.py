@@ -76,6 +76,7 @@ def test_the_stable_rank_lies_between_the_bounds(rows, columns, decay):
             assert found.lower <= right * slack, iterations
             assert right <= found.value * slack, iterations
             assert found.value <= side * slack
+            assert found.error >= 0.0
             assert found.lower * slack >= 1.0
             assert float(np.linalg.norm(found.vector)) == pytest.approx(1.0, abs=10 * EPS)
             # For these seeds a lower bound that fails once in a million starts does not fail either.

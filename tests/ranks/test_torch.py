@@ -117,6 +117,14 @@ def test_atol_alone_keeps_rtol():
     assert rf.ranks.numerical_rank(rf.ranks.singular_values(matrix), atol=1e-12) == 1
 
 
+def test_rank_of_what_was_rounded_to_bfloat16():
+    factors = torch.randn(2, 80, 3, generator=torch.Generator().manual_seed(3))
+    matrix = (factors[0] @ factors[1].mT).bfloat16()
+    values = rf.ranks.singular_values(matrix)
+    assert rf.ranks.numerical_rank(values, shape=matrix.shape) > 70
+    assert rf.ranks.numerical_rank(values, atol=2**-8 * float(matrix.double().norm())) == 3
+
+
 def test_autocast_does_not_reach_in():
     matrix = torch.randn(30, 20, generator=torch.Generator().manual_seed(2))
     start = rf.ranks.random_start(matrix, 0)

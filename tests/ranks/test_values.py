@@ -88,6 +88,25 @@ def test_a_sum_at_the_threshold_reaches_it(dtype, height):
             assert rf.ranks.srank(values, delta=float(1 - Fraction(part))) == least, (n, part)
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_decimals_at_the_threshold_reach_it(dtype):
+    """Three decimals that sum to 1 and a threshold that is one of their sums: no float among them is exact."""
+    hundredths = [(i, j, 100 - i - j) for i in range(34, 99) for j in range(1, min(i, 100 - i)) if 100 - i - j <= j]
+    for first, second, third in hundredths:
+        values = np.array([first, second, third], dtype=np.float64) / 100
+        assert rf.ranks.srank(values.astype(dtype), delta=(second + third) / 100) == 1
+        assert rf.ranks.srank(values.astype(dtype), delta=third / 100) == 2
+        energies = np.sqrt(values).astype(dtype)
+        assert rf.ranks.energy_rank(energies, q=first / 100) == 1
+        assert rf.ranks.energy_rank(energies, q=(first + second) / 100) == 2
+
+
+def test_the_fraction_is_the_decimal_that_was_typed():
+    # 1 − 0.9999 in floating point is 1e-12 short of 0.0001, far more than the rounding of a sum of two.
+    assert rf.ranks.energy_rank([math.sqrt(9999.0), 1.0], q=0.9999) == 1
+    assert rf.ranks.energy_rank([math.sqrt(9998.0), math.sqrt(2.0)], q=0.9999) == 2
+
+
 def test_a_part_left_out_may_be_far_below_the_rounding_of_the_whole():
     # Σ_{i≤2} = 1 + 1e-20 rounds to 1 and 1 − 1e-25 too; the sum of what is left out does not.
     assert rf.ranks.srank([1.0, 1e-20, 1e-30], delta=1e-25) == 2

@@ -13,9 +13,9 @@ __all__ = ["nuclear_rank"]
 def nuclear_rank(singular_values: Any) -> Array:
     """Return (Σσ)²/Σλ = ‖M‖_*²/‖M‖_F² with λ = σ².
 
-    D. Davis & D. Drusvyatskiy, 2025, use it to say when spectral gradient methods help. Between 1 and the rank: the
-    participation ratio of σ instead of λ. Differentiable, also at zero singular values, where the derivative is
-    2Σσ/Σλ > 0.
+    D. Davis & D. Drusvyatskiy, "When do spectral gradient updates help in deep learning?", arXiv 2512.04299, 2025,
+    compare it, of a gradient, with the stable rank of the activations. Between 1 and the rank: the participation ratio
+    of σ instead of λ. Differentiable, also at zero singular values, where the derivative is 2Σσ/Σλ > 0.
 
     Args:
         singular_values: Shape (..., n), in any order.

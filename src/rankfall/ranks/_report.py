@@ -97,7 +97,7 @@ def report(
     for name, measure in MEASURES.items():
         value = measure(spectrum, **arguments.get(name, {}))
         if name in COUNTS:
-            value = xp.astype(xp.asarray(value), xp.int64)
+            value = xp.astype(value[...], xp.int64)  # the index makes an array of a NumPy scalar
         values[name] = value if array.ndim > 2 else value.item()
     return Report(
         shape=tuple(array.shape),
