@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import warnings
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from rankfall.network import LinearNetwork
 from rankfall.problem import Problem
 from rankfall.recording import OBSERVABLES
 
-__all__ = ["LedgerChoice", "Plan", "make_plan"]
+__all__ = ["LedgerChoice", "Plan", "make_plan", "method_for"]
 
 LedgerChoice = Literal["auto", "determinant", "balance", "both", "none"]
 NoisePrecision = Literal["single", "double"]
@@ -52,6 +53,7 @@ class Plan:
         balance: Whether the balance ledger is kept.
         precision: Of the normals.
         observables: What is recorded besides the variables that every run has.
+        full_pairs: Whether M_i can have full rank, for every pair of neighbouring layers.
     """
 
     times: np.ndarray
@@ -71,6 +73,7 @@ class Plan:
     balance: bool
     precision: NoisePrecision
     observables: tuple[str, ...] = ()
+    full_pairs: tuple[bool, ...] = ()
 
     @property
     def adaptive(self) -> bool:
@@ -88,6 +91,14 @@ class Plan:
         if self.steps is not None:
             return self.steps
         return np.arange(len(self.times)) + (len(self.edges) - len(self.times))
+
+
+def method_for(network: Any, method: Any) -> Any:
+    """The method that is run: the geometric step is one of two layers, deeper networks take Euler–Maruyama."""
+    deep = isinstance(network, LinearNetwork) and network.depth > 2
+    if deep and isinstance(method, StochasticGradientFlow):
+        return dataclasses.replace(method, integrator="euler")
+    return method
 
 
 def make_plan(
@@ -108,6 +119,7 @@ def make_plan(
     if noise_precision not in get_args(NoisePrecision):
         raise InvalidInput(f"noise_precision must be 'single' or 'double', got {noise_precision!r}.")
     observed = _observables(observables)
+    _check_depth(problem, network, method, observed)
     wanted = _save_times(save_points)
     flow = isinstance(method, Flow)
     d, basis = problem.eigenbasis()
@@ -132,7 +144,8 @@ def make_plan(
         step_numbers = _spread(wanted, round(end / h), h)
         times = step_numbers * h
     _warn_of_large_steps(problem, network, method, h)
-    full_rank = network.is_wide and (network.start_rank is None or network.start_rank >= _rows(problem))
+    full_pairs = network.full_pairs
+    full_rank = any(full_pairs)
     determinant, balance = _ledgers(method, ledger, full_rank, network)
 
     amplitude, row_factors = np.zeros(len(d)), np.ones(1)
@@ -140,6 +153,8 @@ def make_plan(
     name, order = "explicit step", 1
     if isinstance(method, GradientFlow):
         name, order = "commutator-free Lie group method of order 4" + (", step control" if dt is None else ""), 4
+        if network.depth > 2:
+            name, order = "DOP853, Runge–Kutta of order 8" + (", step control" if dt is None else ""), 8
     elif isinstance(method, StochasticGradientFlow):
         amplitude = np.sqrt(intensity * h * d)
         if method.integrator == "geometric":
@@ -172,6 +187,7 @@ def make_plan(
         balance=balance,
         precision=noise_precision,
         observables=observed,
+        full_pairs=full_pairs,
     )
 
 
@@ -214,6 +230,21 @@ def _observables(names: Sequence[str]) -> tuple[str, ...]:
         if name not in OBSERVABLES:
             raise InvalidInput(f"observables must be among {', '.join(OBSERVABLES)}, got {name!r}.")
     return chosen
+
+
+def _check_depth(problem: Problem, network: LinearNetwork, method: Method, observed: tuple[str, ...]) -> None:
+    """What is not there for more than two layers."""
+    if network.depth == 2:
+        return
+    if observed:
+        raise InvalidInput(
+            f"observables are recorded for two layers, the network has {network.depth}; leave {', '.join(observed)} out."
+        )
+    if problem.loss != "squared" and not isinstance(method, GradientFlow):
+        raise InvalidInput(
+            f"networks of more than two layers take the loss {problem.loss!r} with GradientFlow only, got "
+            f"{type(method).__name__}."
+        )
 
 
 def _save_times(save_points: int | Sequence[float]) -> int | np.ndarray:
@@ -298,7 +329,8 @@ def _ledgers(method: Method, ledger: LedgerChoice, full_rank: bool, network: Lin
         raise InvalidInput("gradient flow conserves det M and Q: there is no ledger to keep. Use ledger='auto'.")
     geometric = isinstance(method, StochasticGradientFlow) and method.integrator == "geometric"
     determinant = ledger in ("determinant", "both") or (ledger == "auto" and full_rank)
-    balance = ledger in ("balance", "both") or (ledger == "auto" and not full_rank)
+    deep = network.depth > 2
+    balance = ledger in ("balance", "both") or (ledger == "auto" and (deep or not full_rank))
     if geometric:
         if ledger == "determinant":
             raise InvalidInput(
@@ -306,6 +338,12 @@ def _ledgers(method: Method, ledger: LedgerChoice, full_rank: bool, network: Lin
                 "Use ledger='auto' or 'balance'."
             )
         return False, balance
+    if determinant and not full_rank and deep:
+        raise InvalidInput(
+            f"det M = 0 for every pair of layers here (widths {', '.join(map(str, network.widths))}, start "
+            f"{network.start!r}; a pair needs l_i ≥ l_(i−1) + l_(i+1)): there is no determinant ledger. Use "
+            "ledger='balance', which holds for every width."
+        )
     if determinant and not full_rank:
         raise InvalidInput(
             f"det M = 0 here (width {network.width}, inputs + outputs {network.n_inputs + network.n_outputs}, start "
