@@ -49,15 +49,13 @@ class DeepEngine:
             min(widths[0], widths[-1]),
             lanes=lanes,
             noise="batch" if batch else (plan.precision if plan.amplitude.any() else "none"),
-            determinant=plan.determinant,
-            balance=plan.balance,
             decay=bool(plan.row_factors[0] != 1.0),
         )
         self._kernel = loader.load(self._variant.name, deep_source(self._variant))
         self.saver = DeepSaver(problem, plan, layout, start, plan.full_pairs, recording)
         self._state = layout.pack(start.layers)
         pairs, size = layout.depth - 1, layout.blocks * lanes
-        full = np.array(plan.full_pairs, dtype=np.int64)
+        full = np.array(plan.full_pairs, dtype=np.int64) * plan.determinant
         self._full = np.ascontiguousarray(full[::-1] if layout.turned else full)
         self._log_ledger = np.zeros((pairs, size))
         self._diverged_at = np.full(size, -1, dtype=np.int64)

@@ -45,16 +45,12 @@ class DeepVariant:
         small: s = min(p, k).
         lanes: Trajectories per vector: 1, 2, 4 or 8.
         noise: "none", "single" or "double" precision normals, or "batch" for real mini-batches.
-        determinant: Keep the determinant ledgers of the pairs that are wide enough.
-        balance: Keep the balance ledgers.
         decay: Weight decay, a ≠ 1.
     """
 
     small: int
     lanes: int = 8
     noise: Literal["none", "single", "double", "batch"] = "single"
-    determinant: bool = False
-    balance: bool = False
     decay: bool = False
 
     @property
@@ -70,9 +66,8 @@ class DeepVariant:
     @property
     def name(self) -> str:
         """File name of the generated module: many s share one where there are several tiles."""
-        flags = "d" * self.determinant + "b" * self.balance + "w" * self.decay
         columns = f"tiles{self.rest}" if self.several else f"columns{self.small}"
-        return "_".join(["deep", self.noise, columns, f"lanes{self.lanes}", *([flags] if flags else [])])
+        return "_".join(["deep", self.noise, columns, f"lanes{self.lanes}", *(["decay"] if self.decay else [])])
 
 
 def step_batch(v: DeepVariant, size: int) -> int:
@@ -104,6 +99,13 @@ def deep_source(v: DeepVariant) -> str:
         "from rankfall._kernels.minibatch import minibatch_increment",
         f"W = {v.lanes}",
         "",
+        "@njit(error_model='numpy', boundscheck=False, nogil=True)",
+        "def backward(state, widths, scratch, base, outer, product):",
+    )
+    with write:
+        _backward(write, v)
+    write(
+        "",
         "@njit(error_model='numpy', boundscheck=False, nogil=True, cache=True)",
         "def advance(state, widths, gain, curvature, amplitude, kept, turned, wide, seed, first_replicate,",
         "            first_step, steps, first_block, last_block, log_ledger, balance, diverged_at, scratch, data):",
@@ -112,9 +114,8 @@ def deep_source(v: DeepVariant) -> str:
         _set_up(write, v)
         with write.block("for b in range(first_block, last_block):"):
             write("base = b * weights * W; replicate = u64(first_replicate + b * W)")
-            if v.determinant:
-                _reset_factors(write)
-            _backward(write, v)
+            _reset_factors(write)
+            write("backward(state, widths, scratch, base, outer, product)")
             with write.block("for q in range(first_step // batch, (first_step + steps - 1) // batch + 1):"):
                 if v.noise in ("single", "double"):
                     write_noise(write, v.lanes, v.noise == "double")
@@ -122,13 +123,12 @@ def deep_source(v: DeepVariant) -> str:
                 with write.block("for t in range(max(first_step - begin, 0), min(first_step + steps - begin, batch)):"):
                     _increment(write, v)
                     _forward(write, v)
-                    if v.determinant or v.balance:
+                    with write.block("if any_wide or has_balance:"):
                         _ledgers(write, v)
-                    _backward(write, v)
+                    write("backward(state, widths, scratch, base, outer, product)")
                 with write.block(f"if (q + 1) * batch % {FLUSH} == 0:"):
                     _flush(write, v, "min(begin + batch, first_step + steps)")
-                    if v.determinant:
-                        _reset_factors(write)
+                    _reset_factors(write)
             _flush(write, v, "first_step + steps")
     return "\n".join(write.lines) + "\n"
 
@@ -141,6 +141,9 @@ def _set_up(write: Writer, v: DeepVariant) -> None:
     with write.block("for i in range(depth):"):
         write("units += widths[i]; weights += widths[i] * widths[i + 1]; widest = max(widest, widths[i])")
         write("squares += widths[i] * widths[i] if i > 0 else 0")
+    write("any_wide = False; has_balance = len(balance) > 1")
+    with write.block("for i in range(depth - 1):"):
+        write("any_wide = any_wide or wide[i] != 0")
     if v.noise in ("single", "double"):
         per_call = NoiseGrouping(1, v.noise == "double").per_call
         write(f"group_steps = {per_call}")
@@ -276,8 +279,11 @@ def _layer_pass(write: Writer, v: DeepVariant, columns: int, first: str, *, read
 
 def _backward(write: Writer, v: DeepVariant) -> None:
     """B_{L−1} = W_L, B_{i−1} = W_i B_i, and at last the product P = W_1 B_1."""
-    write("layer = base + (weights - widths[depth - 1] * s) * W; rows = widths[depth - 1]")
-    write("o = outer + (units - rows) * s * W")
+    write("depth = len(widths) - 1; zero = splat(0.0); layer = base; o = outer")
+    write("s = widths[depth]" if v.several else f"s = {v.small}")
+    with write.block("for i in range(depth - 1):"):
+        write("layer += widths[i] * widths[i + 1] * W; o += widths[i] * s * W")
+    write("rows = widths[depth - 1]")
     with write.block("for r in range(rows):"), write.block("for j in range(s):"):
         write("store(scratch, o + (r * s + j) * W, load(state, layer + (j * rows + r) * W))")
     with write.block("for i in range(depth - 2, -1, -1):"):
@@ -312,19 +318,16 @@ def _ledgers(write: Writer, v: DeepVariant) -> None:
     write("d = inner; o = outer + large * s * W; ledger = b * squares * W")
     with write.block("for i in range(1, depth):"):
         write("width = widths[i]; e = d + widths[i - 1] * s * W; n = o + width * s * W")
-        if not v.balance:
-            write("needed = wide[i - 1] != 0")
-        with write.block("if needed:" if not v.balance else "if True:"):
+        with write.block("if has_balance or wide[i - 1] != 0:"):
             _small_gram(write, v, "xx", "d", "widths[i - 1]")
             with write.block("if i + 1 < depth:"):
                 _small_gram(write, v, "yy", "n", "widths[i + 1]")
             with write.block("else:"):  # B_L = I
                 with write.block("for a in range(s):"), write.block("for c in range(s):"):
                     write("store(scratch, yy + (a * s + c) * W, one if a == c else zero)")
-        if v.determinant:
-            with write.block("if wide[i - 1] != 0:"):
-                _determinant(write, v)
-        if v.balance:
+        with write.block("if wide[i - 1] != 0:"):
+            _determinant(write, v)
+        with write.block("if has_balance:"):
             _balance(write)
         write("d = e; o = n; ledger += width * width * W")
 
@@ -403,9 +406,8 @@ def _reset_factors(write: Writer) -> None:
 
 def _flush(write: Writer, v: DeepVariant, step: str) -> None:
     """Move the factors into their logarithms and note the first step at which a lane is no longer finite."""
-    if v.determinant:
-        with write.block("for i in range(depth - 1):"), write.block("for lane in range(W):"):
-            write("log_ledger[i, b * W + lane] += log(abs(scratch[factor + i * W + lane]))")
+    with write.block("for i in range(depth - 1):"), write.block("for lane in range(W):"):
+        write("log_ledger[i, b * W + lane] += log(abs(scratch[factor + i * W + lane]))")
     write("total = zero")
     with write.block("for e in range(size):"):
         write("total = add(total, absolute(load(scratch, product + e * W)))")
