@@ -7,6 +7,7 @@ a time. The product of the layers is `chain`.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any
@@ -38,12 +39,12 @@ def pair_increments(layers: Layers, G: np.ndarray) -> Layers:
 
 def stacks(layers: Layers) -> Layers:
     """Z_i = [W_i; W_{i+1}ᵀ]."""
-    return [np.vstack([a, b.T]) for a, b in zip(layers, layers[1:], strict=False)]
+    return [np.vstack([a, b.T]) for a, b in itertools.pairwise(layers)]
 
 
 def balances(layers: Layers) -> Layers:
     """Q_i = W_iᵀW_i − W_{i+1}W_{i+1}ᵀ."""
-    return [a.T @ a - b @ b.T for a, b in zip(layers, layers[1:], strict=False)]
+    return [a.T @ a - b @ b.T for a, b in itertools.pairwise(layers)]
 
 
 def symmetric(H: np.ndarray) -> np.ndarray:
@@ -98,9 +99,7 @@ def descend(
                 size = method.intensity / dt if flow else method.label_noise / method.batch_size
                 G = G + np.sqrt(size) * noise(step)
         own = pair_increments(W, G)
-        terms = [
-            2 * np.linalg.slogdet(kept * np.eye(sum(H.shape)) + eta * symmetric(H))[1] for H in own
-        ]
+        terms = [2 * np.linalg.slogdet(kept * np.eye(sum(H.shape)) + eta * symmetric(H))[1] for H in own]
         ledgers.append(ledgers[-1] + terms)
         B = [
             kept**2 * q + eta**2 * (b @ H.T @ H @ b.T - a.T @ H @ H.T @ a)

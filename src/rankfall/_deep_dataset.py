@@ -58,10 +58,10 @@ def build_deep_dataset(
             else {"long_name": f"{problem.loss} loss"},
         )
     }
-    for row, (name, (words, formula)) in enumerate(PAIR_SCALARS.items()):
+    for row, (name, (long_name, formula)) in enumerate(PAIR_SCALARS.items()):
         if not name.startswith("ledger") or plan.balance:
             values = np.moveaxis(recording.pairs[:saved, row], 2, 0)
-            variables[name] = ((*over, "pair"), values, {"long_name": words, "formula": formula})
+            variables[name] = ((*over, "pair"), values, {"long_name": long_name, "formula": formula})
     note = _note_on_log_det(plan, network)
     if note:
         variables["log_det"][2]["note"] = note

@@ -86,9 +86,7 @@ class DeepRecording:
 
 def pair_balances(layers: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Q_i = W_iᵀW_i − W_{i+1}W_{i+1}ᵀ of every pair, layers (replicates, rows, columns)."""
-    return [
-        left.swapaxes(-1, -2) @ left - right @ right.swapaxes(-1, -2) for left, right in itertools.pairwise(layers)
-    ]
+    return [left.swapaxes(-1, -2) @ left - right @ right.swapaxes(-1, -2) for left, right in itertools.pairwise(layers)]
 
 
 def record_by_lapack(

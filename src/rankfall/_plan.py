@@ -238,7 +238,8 @@ def _check_depth(problem: Problem, network: LinearNetwork, method: Method, obser
         return
     if observed:
         raise InvalidInput(
-            f"observables are recorded for two layers, the network has {network.depth}; leave {', '.join(observed)} out."
+            f"observables are recorded for two layers, the network has {network.depth}; leave "
+            f"{', '.join(observed)} out."
         )
     if problem.loss != "squared" and not isinstance(method, GradientFlow):
         raise InvalidInput(

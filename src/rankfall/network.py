@@ -184,7 +184,7 @@ class LinearNetwork:
 
     @property
     def full_pairs(self) -> tuple[bool, ...]:
-        """Whether M_i = Z_i Z_iᵀ can have full rank, for i = 1 … L−1: l_i ≥ l_{i−1} + l_{i+1}, and a start of that rank."""
+        """Whether M_i = Z_i Z_iᵀ can have full rank, i = 1 … L−1: l_i ≥ l_{i−1} + l_{i+1}, and a start of that rank."""
         w = self.widths
         rows = [w[i - 1] + w[i + 1] for i in range(1, self.depth)]
         return tuple(
@@ -215,7 +215,7 @@ class LinearNetwork:
 
     @property
     def is_wide(self) -> bool:
-        """Whether width ≥ n_inputs + n_outputs, so that M = ZZᵀ can have full rank; for a deep network, of some pair."""
+        """Whether width ≥ n_inputs + n_outputs, so that M = ZZᵀ can have full rank; of a deep network, for some pair."""
         w = self.widths
         return any(w[i] >= w[i - 1] + w[i + 1] for i in range(1, self.depth))
 
@@ -241,10 +241,12 @@ class LinearNetwork:
             InvalidInput: Replicates below 1, a bad seed, or given weights for another number of replicates.
         """
         count = _checks.whole_number(replicates, "replicates")
-        given = self.layers if self.layers is not None else (self.W1, self.W2)
-        if given[0] is not None:
+        given = self.layers
+        if self.W1 is not None and self.W2 is not None:
+            given = (self.W1, self.W2)
+        if given is not None:
             self.check_replicates(count)
-            return tuple(np.broadcast_to(layer, (count, *layer.shape[-2:])).copy() for layer in given)  # type: ignore[union-attr]
+            return tuple(np.broadcast_to(layer, (count, *layer.shape[-2:])).copy() for layer in given)
         assert self.scale is not None
         rng = np.random.default_rng([_checks.seed_number(seed), _NETWORK_STREAM])
         w = self.widths
@@ -287,9 +289,7 @@ def _haar(normals: np.ndarray) -> np.ndarray:
 def _rank_of_pairs(W1: np.ndarray, W2: np.ndarray) -> int | None:
     """The largest exact rank of [W1; W2ᵀ] over the starts given, None where that cannot be said of all of them."""
     (p, l), k = W1.shape[-2:], W2.shape[-1]
-    stacked = np.concatenate(
-        [W1.reshape(-1, p, l), W2.reshape(-1, l, k).transpose(0, 2, 1)], axis=1, dtype=np.float64
-    )
+    stacked = np.concatenate([W1.reshape(-1, p, l), W2.reshape(-1, l, k).transpose(0, 2, 1)], axis=1, dtype=np.float64)
     full = min(p + k, l)
     clear = is_clearly_full(stacked)
     ranks = {exact_rank(z) for z in stacked[~clear]} | ({full} if clear.any() else set())
@@ -298,9 +298,7 @@ def _rank_of_pairs(W1: np.ndarray, W2: np.ndarray) -> int | None:
     return max(rank for rank in ranks if rank is not None)
 
 
-def _sizes(
-    n_inputs: int, width: int | Sequence[int], n_outputs: int
-) -> tuple[int, int, int, tuple[int, ...] | None]:
+def _sizes(n_inputs: int, width: int | Sequence[int], n_outputs: int) -> tuple[int, int, int, tuple[int, ...] | None]:
     """p, the (largest) width, k, and the hidden widths of more than two layers."""
     p, k = _checks.whole_number(n_inputs, "n_inputs"), _checks.whole_number(n_outputs, "n_outputs")
     if isinstance(width, str) or np.ndim(width) == 0:

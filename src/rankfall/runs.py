@@ -174,7 +174,9 @@ def network_of(run: xr.Dataset) -> LinearNetwork:
         if fields["start"] == "given" and "hidden" in fields:
             each = ("replicate",) if "replicate" in run["start_W1"].dims else ()
             layers = enumerate(layer_dimensions(len(fields["hidden"]) + 1), start=1)
-            return LinearNetwork.from_weights(*(run[f"start_W{i}"].transpose(*each, *dims).values for i, dims in layers))
+            return LinearNetwork.from_weights(
+                *(run[f"start_W{i}"].transpose(*each, *dims).values for i, dims in layers)
+            )
         if fields["start"] == "given":
             each = ("replicate",) if "replicate" in run["start_W1"].dims else ()
             return LinearNetwork.from_weights(

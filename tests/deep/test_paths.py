@@ -87,7 +87,7 @@ def deep_oracle_root(problem):
 
 
 def assert_same(found, layers, problem, depth):
-    """One save point of one replicate. Rounding of 90 steps: 1e-12 of the size of the weights is a thousand times it."""
+    """One save point of one replicate. 1e-12 of the size of the weights is what 90 steps round, a hundredfold."""
     for i, layer in enumerate(layers, start=1):
         np.testing.assert_allclose(found[f"W{i}"], layer, rtol=0, atol=1e-12 * max(1.0, np.abs(layer).max()))
         spectrum = np.linalg.svd(layer, compute_uv=False)

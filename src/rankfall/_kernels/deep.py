@@ -148,7 +148,9 @@ def _set_up(write: Writer, v: DeepVariant) -> None:
         per_call = NoiseGrouping(1, v.noise == "double").per_call
         write(f"group_steps = {per_call}")
         write(f"while group_steps > 1 and size * group_steps % {2 * per_call} == 0: group_steps //= 2")
-        write(f"calls = size * group_steps // {per_call}; batch = group_steps * {8 // v.lanes}; tail = size * batch * W")
+        write(
+            f"calls = size * group_steps // {per_call}; batch = group_steps * {8 // v.lanes}; tail = size * batch * W"
+        )
     else:
         write(f"batch = {FLUSH}; tail = 0")
     # strides of (i, j) of the p×k product in a stored one (larger side, smaller side)

@@ -87,9 +87,7 @@ class DeepLayout:
             view[full, :, : len(rest)] = rest.T
         return flat
 
-    def _unpack(
-        self, flat: np.ndarray, shapes: list[tuple[int, int]], size: int, blocks: slice
-    ) -> list[np.ndarray]:
+    def _unpack(self, flat: np.ndarray, shapes: list[tuple[int, int]], size: int, blocks: slice) -> list[np.ndarray]:
         first, last, _ = blocks.indices(self.blocks)
         count = min(last * self.lanes, self.replicates) - first * self.lanes
         rows = flat.reshape(self.blocks, size, self.lanes)[first:last].swapaxes(1, 2).reshape(-1, size)[:count]

@@ -1,7 +1,7 @@
 """Runs of more than two layers: every two neighbouring layers read as a two-layer run of their own.
 
-The pair (i, i + 1) moves by Z_i ← (a I + Ĥ_i) Z_i with H_i = A_iᵀ H B_{i+1}ᵀ, A_i = W_1 … W_{i−1}, B_{i+1} = W_{i+2} … W_L
-(indices of layers), so the laws of two layers hold with H_i in place of H.
+The pair (i, i + 1) moves by Z_i ← (a I + Ĥ_i) Z_i with H_i = A_iᵀ H B_{i+1}ᵀ, A_i = W_1 … W_{i−1} and
+B_{i+1} = W_{i+2} … W_L, so the laws of two layers hold with H_i in place of H.
 
 Rounding. Per step the update of an entry of Z_i is a sum of at most l_{i−1} + l_{i+1} products, as in two layers: both
 layers of the pair are updated from the same rounded D_i = A_iᵀH and B_{i+1}, so the errors of forming these only make
@@ -9,8 +9,8 @@ another H_i, for which the laws hold as well. What remains are the products W_i�
 are made with, of l_{i−1} and l_{i+1} terms: within `_rounding`'s count of m = l_{i−1} + l_{i+1} + 2 roundings of u σ₁,
 as long as ‖H_i‖ ≤ 1.
 
-Gradient flow is followed by a Runge–Kutta method, which conserves nothing exactly. A local error e of the weights moves
-log det M_i by at most 2 ‖Z_i⁺‖_F ‖e‖ and Q_i by at most 2 σ₁ ‖e‖ to first order, and the change stays. The run holds the
+Gradient flow is followed by a Runge–Kutta method, which conserves nothing exactly. A local error e of the weights
+moves log det M_i by at most 2 ‖Z_i⁺‖_F ‖e‖ and Q_i by at most 2 σ₁ ‖e‖ to first order, and the change stays. The run holds the
 estimated local errors, added up: with E(t) their sum, the tolerance is 2 ‖Z_i⁺‖_F E and 2 σ₁ E on top of the rounding.
 """
 
@@ -126,4 +126,7 @@ def label(verdict: Verdict, pair: PairReading) -> Verdict:
     number, (left, right) = pair.number, pair.sides
     statement = verdict.statement.replace("W2", f"W{number + 1}").replace("W1", f"W{number}").replace("G", "Gᵢ")
     statement = statement.replace("|p−k|", f"|{left}−{right}|")
-    return replace(verdict, law=f"{verdict.law}, layers {number}–{number + 1}", statement=statement)
+    note = verdict.note
+    if "integration_error" in pair.run:
+        note = note.replace("beyond float64 since", "beyond float64 or the integrator's tolerance since")
+    return replace(verdict, note=note, law=f"{verdict.law}, layers {number}–{number + 1}", statement=statement)

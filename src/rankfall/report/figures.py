@@ -135,9 +135,7 @@ def draw_log_det(axes: Axes, run: xr.Dataset, *, colour: str, label: str) -> Non
         axes.plot(time, law, color=style.INK, linewidth=1.1, linestyle=(0, (4, 3)))
 
 
-def draw_singular_values(
-    axes: Axes, run: xr.Dataset, layer: str, *, colour: str, label: str, modes: int
-) -> None:
+def draw_singular_values(axes: Axes, run: xr.Dataset, layer: str, *, colour: str, label: str, modes: int) -> None:
     """Draw the median of each of the largest and smallest singular values, and the band of its 10 % to 90 % quantiles.
 
     What is below 1e-14 of the largest is rounding noise and left out.
