@@ -37,6 +37,7 @@ def describe(
             "loss": problem.loss,
             "label_second_moment": problem.label_second_moment,
             "minimum_loss": problem.minimum_loss,
+            **({} if network.hidden is None else {"loss": problem.loss}),
         },
         "network": {
             "start": network.start,
@@ -44,6 +45,7 @@ def describe(
             "width": network.width,
             "n_outputs": network.n_outputs,
             "scale": network.scale,
+            **({} if network.hidden is None else {"hidden": list(network.hidden)}),
         },
         "method": {"name": type(method).__name__, **asdict(method)},
         "simulate": arguments,

@@ -95,7 +95,7 @@ def eigenvalue_process(
         >>> bool(abs(kept.log_det - free.log_det).max() < 1e-10)
         True
     """
-    _check_kinds(problem, method, repulsion)
+    _check_kinds(problem, network, method, repulsion)
     plan = make_plan(
         problem,
         network,
@@ -115,7 +115,8 @@ def eigenvalue_process(
     try:
         from rankfall._engine.eigenvalues import EigenvalueEngine
 
-        start = reduce_start(*network.draw(count, seed), plan.eigenvectors, keep_basis=False).reduced
+        W1, W2 = network.draw(count, seed)
+        start = reduce_start(W1, W2, plan.eigenvectors, keep_basis=False).reduced
         _check_start(start)
         engine = EigenvalueEngine(plan, start, method.intensity, 1.0 if repulsion else 0.0, seed)
         saved, interrupted = _run(engine, plan, count, workers, report)
@@ -145,7 +146,7 @@ def eigenvalue_process(
     return result
 
 
-def _check_kinds(problem: Any, method: Any, repulsion: Any) -> None:
+def _check_kinds(problem: Any, network: Any, method: Any, repulsion: Any) -> None:
     if not isinstance(method, StochasticGradientFlow):
         raise InvalidInput(
             f"method must be a StochasticGradientFlow, got {method!r}: the process of the eigenvalues is its limit of "
@@ -160,6 +161,11 @@ def _check_kinds(problem: Any, method: Any, repulsion: Any) -> None:
         raise InvalidInput(
             f"the process of the eigenvalues is that of the squared loss, the problem has the {problem.loss} loss; "
             "make it with loss='squared'."
+        )
+    if isinstance(network, LinearNetwork) and network.depth > 2:
+        raise InvalidInput(
+            f"the process of the eigenvalues is that of two layers, the network has {network.depth}: M_i of two layers "
+            "among more does not determine its own future."
         )
     if not isinstance(repulsion, bool | np.bool_):
         raise InvalidInput(f"repulsion must be True or False, got {repulsion!r}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import warnings
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from rankfall.network import LinearNetwork
 from rankfall.problem import Problem
 from rankfall.recording import FRAMED, OBSERVABLES
 
-__all__ = ["LedgerChoice", "Plan", "make_plan"]
+__all__ = ["LedgerChoice", "Plan", "make_plan", "method_for"]
 
 LedgerChoice = Literal["auto", "determinant", "balance", "both", "none"]
 NoisePrecision = Literal["single", "double"]
@@ -55,6 +56,7 @@ class Plan:
         observables: What is recorded besides the variables that every run has.
         force_intensity: σ² of the diffusion whose forces on the eigenvalues are recorded.
         start_rank: Rank of Z at the start where it is known.
+        full_pairs: Whether M_i can have full rank, for every pair of neighbouring layers.
     """
 
     times: np.ndarray
@@ -76,6 +78,7 @@ class Plan:
     observables: tuple[str, ...] = ()
     force_intensity: float = 0.0
     start_rank: int | None = None
+    full_pairs: tuple[bool, ...] = ()
 
     @property
     def framed(self) -> bool:
@@ -98,6 +101,14 @@ class Plan:
         if self.steps is not None:
             return self.steps
         return np.arange(len(self.times)) + (len(self.edges) - len(self.times))
+
+
+def method_for(network: Any, method: Any) -> Any:
+    """The method that is run: the geometric step is one of two layers, deeper networks take Euler–Maruyama."""
+    deep = isinstance(network, LinearNetwork) and network.depth > 2
+    if deep and isinstance(method, StochasticGradientFlow):
+        return dataclasses.replace(method, integrator="euler")
+    return method
 
 
 def make_plan(
@@ -123,6 +134,7 @@ def make_plan(
             f"the observables {', '.join(sorted(FRAMED))} follow the steps of a descent or of the stochastic flow, not "
             "the adaptive ones of GradientFlow; use StochasticGradientFlow(label_noise=0.0, …) for its limit."
         )
+    _check_depth(network, observed)
     wanted = _save_times(save_points)
     flow = isinstance(method, Flow)
     d, basis = problem.eigenbasis()
@@ -147,7 +159,8 @@ def make_plan(
         step_numbers = _spread(wanted, round(end / h), h)
         times = step_numbers * h
     _warn_of_large_steps(problem, network, method, h)
-    full_rank = network.is_wide and (network.start_rank is None or network.start_rank >= _rows(problem))
+    full_pairs = network.full_pairs
+    full_rank = any(full_pairs)
     framed = not FRAMED.isdisjoint(observed)
     determinant, balance = _ledgers(method, ledger, full_rank, network, framed)
 
@@ -156,6 +169,8 @@ def make_plan(
     name, order = "explicit step", 1
     if isinstance(method, GradientFlow):
         name, order = "commutator-free Lie group method of order 4" + (", step control" if dt is None else ""), 4
+        if network.depth > 2:
+            name, order = "DOP853, Runge–Kutta of order 8" + (", step control" if dt is None else ""), 8
     elif isinstance(method, StochasticGradientFlow):
         amplitude = np.sqrt(intensity * h * d)
         if method.integrator == "geometric":
@@ -192,6 +207,7 @@ def make_plan(
         observables=observed,
         force_intensity=diffusion(problem, method)[0] if "eigenvalue_forces" in observed else 0.0,
         start_rank=network.start_rank,
+        full_pairs=full_pairs,
     )
 
 
@@ -258,6 +274,15 @@ def _observables(names: Sequence[str], problem: Problem) -> tuple[str, ...]:
     if "accuracy" in chosen:
         raise InvalidInput("a squared loss has no accuracy; make the problem with loss='cross_entropy'.")
     return chosen
+
+
+def _check_depth(network: LinearNetwork, observed: tuple[str, ...]) -> None:
+    """What is not there for more than two layers."""
+    wanted = [name for name in observed if name != "accuracy"]
+    if network.depth > 2 and wanted:
+        raise InvalidInput(
+            f"observables are recorded for two layers, the network has {network.depth}; leave {', '.join(wanted)} out."
+        )
 
 
 def _save_times(save_points: int | Sequence[float]) -> int | np.ndarray:
@@ -351,7 +376,8 @@ def _ledgers(
         raise InvalidInput("gradient flow conserves det M and Q: there is no ledger to keep. Use ledger='auto'.")
     geometric = isinstance(method, StochasticGradientFlow) and method.integrator == "geometric"
     determinant = ledger in ("determinant", "both") or (ledger == "auto" and full_rank)
-    balance = ledger in ("balance", "both") or (ledger == "auto" and not full_rank)
+    deep = network.depth > 2
+    balance = ledger in ("balance", "both") or (ledger == "auto" and (deep or not full_rank))
     if geometric:
         if ledger == "determinant":
             raise InvalidInput(
@@ -359,6 +385,12 @@ def _ledgers(
                 "Use ledger='auto' or 'balance'."
             )
         return False, balance
+    if determinant and not full_rank and deep:
+        raise InvalidInput(
+            f"det M = 0 for every pair of layers here (widths {', '.join(map(str, network.widths))}, start "
+            f"{network.start!r}; a pair needs l_i ≥ l_(i−1) + l_(i+1)): there is no determinant ledger. Use "
+            "ledger='balance', which holds for every width."
+        )
     if determinant and not full_rank and not framed:  # a frame has a determinant whatever Z has
         raise InvalidInput(
             f"det M = 0 here (width {network.width}, inputs + outputs {network.n_inputs + network.n_outputs}, start "

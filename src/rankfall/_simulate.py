@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 import warnings
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from rankfall import _checks
+from rankfall._deep_recording import spectra_sizes
 from rankfall._files import check_folder
-from rankfall._plan import LedgerChoice, NoisePrecision, Plan, make_plan
+from rankfall._plan import LedgerChoice, NoisePrecision, Plan, make_plan, method_for
 from rankfall._progress import Progress, ProgressCallback, make_callback
 from rankfall._start import reduce_start
 from rankfall._version import __version__
@@ -26,7 +28,10 @@ from rankfall.recording import Recording, observed_numbers
 if TYPE_CHECKING:
     import xarray as xr
 
+    from rankfall._deep_recording import DeepRecording
     from rankfall._engine.checkpoint import Checkpoint
+    from rankfall._engine.deep import DeepEngine
+    from rankfall._engine.deep_flow import DeepFlowEngine
     from rankfall._engine.flow import FlowEngine
     from rankfall._engine.fused import FusedEngine
     from rankfall._engine.rounds import Position
@@ -58,7 +63,7 @@ def simulate(
     progress: bool | ProgressCallback = False,
     checkpoint: str | os.PathLike[str] | None = None,
 ) -> xr.Dataset:
-    r"""Train an ensemble of two-layer linear networks and record how their rank moves.
+    r"""Train an ensemble of linear networks and record how their rank moves.
 
     The state is Z = [W1; W2ᵀ]; all methods move it by Z ← ((1 − ηλ) I + Ĥ) Z or by its continuous limit, with
     Ĥ = [[0, H], [Hᵀ, 0]] and H = η (C − Σ W1 W2) plus noise (Varre, Sagitova & Flammarion, NeurIPS 2024). The same
@@ -66,6 +71,10 @@ def simulate(
 
     Losses that are not squared (`Problem.from_data`) move by the same step with H = η Xᵀ(Y − link(X W1 W2))/n from the
     data, and label noise is flipped labels there (see the methods).
+
+    A network of L > 2 layers moves by W_i ← (1 − ηλ) W_i + A_iᵀ H B_iᵀ, A_i = W_1 … W_{i−1}, B_i = W_{i+1} … W_L, all
+    layers at once. Every two neighbours are then two such layers with the increment A_iᵀ H B_{i+1}ᵀ. Its stochastic
+    flow is followed by Euler–Maruyama whatever the method's `integrator`, and its gradient flow by DOP853.
 
     Args:
         problem: What is learned.
@@ -85,7 +94,8 @@ def simulate(
             "log_singular_values_Z", "_W1", right also where a float64 cannot hold them; "log_growth", of an orthonormal
             frame (see `lyapunov_spectrum`). Classifications keep "accuracy" unasked.
         ledger: Exact account kept at every step of a descent or of Euler–Maruyama: the "determinant"'s, the
-            "balance"'s, "both" or "none". "auto" keeps the determinant's where det M ≠ 0, the balance's elsewhere.
+            "balance"'s, "both" or "none". "auto" keeps the determinant's where det M ≠ 0, the balance's elsewhere; of
+            more than two layers the balance's of all pairs and the determinant's of the wide ones.
         noise_precision: Precision of the normals' logarithm, sine and cosine: "single" (relative error 1e-7 of a
             random number; all else is double) or "double".
         threads: Processor threads; all that this process may use when None.
@@ -96,6 +106,8 @@ def simulate(
         Dataset with, over (replicate, time): `loss`, `log_det`, `balance` = ‖W1ᵀW1 − W2W2ᵀ‖_F, `balance_drift`, the
         ledgers, and over (replicate, time, mode) `singular_values_W1`, `_W2`, `_Z`, descending; per replicate
         `outcome` ("completed" or "diverged at t=…": then NaN from there on); settings, seed and version in `attrs`.
+        Of L > 2 layers: `singular_values_W1` … `_WL`, `_product`, `_Z1` …, and log det, balances and ledgers over
+        (replicate, time, pair), pair i being layers i and i + 1.
 
     Raises:
         InvalidInput: An argument is unusable; nothing was computed.
@@ -116,6 +128,7 @@ def simulate(
         >>> bool((run.log_det[:, -1] < run.log_det[:, 0]).all())
         True
     """
+    method = method_for(network, method)
     plan = make_plan(
         problem,
         network,
@@ -133,10 +146,10 @@ def simulate(
     workers = _thread_count(threads)
     if start not in ("independent", "shared"):
         raise InvalidInput(f"start must be 'independent' or 'shared', got {start!r}.")
-    if network.W1 is not None and network.W1.ndim == 3:
+    if network.starts_given is not None:
         if start == "shared":
             raise InvalidInput(
-                f"start='shared' needs one start, but the network holds {len(network.W1)}; give one W1 and W2."
+                f"start='shared' needs one start, but the network holds {network.starts_given}; give one W1 and W2."
             )
         network.check_replicates(count)
     if not isinstance(weights, bool | np.bool_):
@@ -187,19 +200,36 @@ class _Run:
         self.problem, self.network, self.method, self.plan = problem, network, method, plan
         self.count, self.seed = int(arguments["replicates"]), int(arguments["seed"])
         self.settings = describe(problem, network, method, plan, arguments)
-        self.recording = Recording.empty(
+        self.recording = self._make_recording(arguments["weights"])
+        self.shared = arguments["start"] == "shared"
+        self.position: Position = Position()
+        self.engine: FusedEngine | FlowEngine | DeepEngine | DeepFlowEngine | None = None
+
+    def _make_recording(self, weights: bool) -> Recording | DeepRecording:
+        network, plan = self.network, self.plan
+        if network.depth > 2:
+            from rankfall._deep_recording import DeepRecording
+
+            flow = isinstance(self.method, GradientFlow)
+            return DeepRecording.empty(
+                self.count,
+                len(plan.times),
+                network.widths,
+                weights=weights,
+                determinant=plan.determinant,
+                flow=flow,
+                accuracy=self.problem.loss != "squared",
+            )
+        return Recording.empty(
             self.count,
             len(plan.times),
             network.n_inputs,
             network.width,
             network.n_outputs,
-            arguments["weights"],
+            weights,
             plan.determinant,
             plan.observables,
         )
-        self.shared = arguments["start"] == "shared"
-        self.position: Position = Position()
-        self.engine: FusedEngine | FlowEngine | None = None
 
     def execute(self, workers: int, report: ProgressCallback, path: Path | None) -> None:
         """Run to the end, or raise `SimulationInterrupted` with what there is."""
@@ -235,7 +265,7 @@ class _Run:
                 raise
             raise self._interrupted(keeper) from None
 
-    def _make_engine(self) -> FusedEngine | FlowEngine:
+    def _make_engine(self) -> FusedEngine | FlowEngine | DeepEngine | DeepFlowEngine:
         from rankfall._engine.flow import FlowEngine
         from rankfall._engine.fused import FusedEngine
         from rankfall._kernels.host import host_lanes
@@ -243,6 +273,8 @@ class _Run:
         lanes = host_lanes()
         while lanes > 1 and lanes // 2 >= self.count:
             lanes //= 2
+        if not isinstance(self.recording, Recording):
+            return self._make_deep_engine(self.recording, lanes)
         W1, W2 = self._draw()
         begin = reduce_start(W1, W2, self.plan.eigenvectors, keep_basis=self.recording.weights1 is not None)
         del W1, W2
@@ -252,11 +284,20 @@ class _Run:
             self.problem, self.method, self.plan, begin.reduced, begin.basis, self.seed, lanes, self.recording
         )
 
-    def _draw(self) -> tuple[np.ndarray, np.ndarray]:
+    def _make_deep_engine(self, recording: DeepRecording, lanes: int) -> DeepEngine | DeepFlowEngine:
+        from rankfall._deep_start import reduce_layers
+        from rankfall._engine.deep import DeepEngine
+        from rankfall._engine.deep_flow import DeepFlowEngine
+
+        start = reduce_layers(self._draw(), self.plan.eigenvectors)
+        if isinstance(self.method, GradientFlow):
+            return DeepFlowEngine(self.problem, self.method, self.plan, start, lanes, recording)
+        return DeepEngine(self.problem, self.method, self.plan, start, self.seed, lanes, recording)
+
+    def _draw(self) -> tuple[np.ndarray, ...]:
         if not self.shared:
             return self.network.draw(self.count, self.seed)
-        W1, W2 = self.network.draw(1, self.seed)
-        return np.repeat(W1, self.count, axis=0), np.repeat(W2, self.count, axis=0)
+        return tuple(np.repeat(layer, self.count, axis=0) for layer in self.network.draw(1, self.seed))
 
     def _checkpoint(self, path: Path) -> Checkpoint:
         from rankfall._engine.checkpoint import Checkpoint, digest
@@ -268,7 +309,7 @@ class _Run:
                 **self.settings,
                 "version": __version__,
                 "data": digest(problem.covariance, problem.cross_covariance, problem.inputs, problem.labels),
-                "weights given": digest(network.W1, network.W2),
+                "weights given": digest(*(network.layers or (network.W1, network.W2))),
             },
         )
 
@@ -310,6 +351,22 @@ class _Run:
         from rankfall._dataset import build_dataset
 
         assert self.engine is not None
+        if not isinstance(self.recording, Recording):
+            from rankfall._deep_dataset import build_deep_dataset
+
+            return build_deep_dataset(
+                self.problem,
+                self.network,
+                self.method,
+                self.plan,
+                self.recording,
+                self.position.saved,
+                settings=self.settings,
+                seed=self.seed,
+                diverged=self.engine.diverged(),
+                interrupted=interrupted,
+                per_replicate=self.engine.per_replicate(),
+            )
         return build_dataset(
             self.problem,
             self.network,
@@ -364,6 +421,11 @@ def _check_memory(network: LinearNetwork, plan: Plan, replicates: int, weights: 
     r, modes = min(p + k, l), min(p, l) + min(k, l) + min(p + k, l)
     per_time = 7 + modes + (l * (p + k) if weights else 0) + observed_numbers(plan.observables, p, l, k)
     per_replicate = 3 * r * (p + k) + 3 * l * (p + k) + 2 * r * r
+    if network.depth > 2:
+        total = sum(a * b for a, b in itertools.pairwise(network.widths))
+        squares = sum(width * width for width in network.widths[1:-1])
+        per_time = 1 + 6 * (network.depth - 1) + sum(spectra_sizes(network.widths).values()) + (total if weights else 0)
+        per_replicate = 6 * total + 4 * squares
     needed = 8.0 * replicates * (len(plan.times) * per_time + per_replicate)
     try:
         memory = float(os.sysconf("SC_PHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE")

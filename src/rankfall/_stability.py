@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
+from rankfall._deep_stability import deep_noise, deep_sharpness, deep_sharpness_bound
 from rankfall._losses import CURVATURE
 from rankfall.network import LinearNetwork
 from rankfall.problem import Problem
@@ -20,18 +23,20 @@ _FRACTION = 0.125
 _LARGEST_NOISE = 0.02
 
 
-def reference_starts(network: LinearNetwork) -> tuple[np.ndarray, np.ndarray]:
+def reference_starts(network: LinearNetwork) -> tuple[np.ndarray, ...]:
     """Weights to judge a step by: the given ones, or draws that do not depend on the run's seed and replicates."""
+    if network.layers is not None:
+        return tuple(np.reshape(layer, (-1, *layer.shape[-2:]))[:_REFERENCE_DRAWS] for layer in network.layers)
     if network.W1 is not None and network.W2 is not None:
         if network.W1.ndim == 3:
             return network.W1[:_REFERENCE_DRAWS], network.W2[:_REFERENCE_DRAWS]
         return network.W1[None], network.W2[None]
-    numbers = network.width * (network.n_inputs + network.n_outputs)
+    numbers = sum(a * b for a, b in itertools.pairwise(network.widths))
     return network.draw(max(1, min(_REFERENCE_DRAWS, _LARGEST_REFERENCE // numbers)), _REFERENCE_SEED)
 
 
-def sharpness(problem: Problem, W1: np.ndarray, W2: np.ndarray) -> float:
-    """Largest eigenvalue of the Hessian of L in (W1, W2), over the given starts, by power iteration.
+def sharpness(problem: Problem, W1: np.ndarray, W2: np.ndarray, *more: np.ndarray) -> float:
+    """Largest eigenvalue of the Hessian of L in (W1, W2) or all layers, over the given starts, by power iteration.
 
     The Hessian maps (A, B) to (ΣD W2ᵀ − G Bᵀ, W1ᵀΣD − AᵀG) with D = A W2 + W1 B. Gradient descent with
     step_size > 2/sharpness is linearly unstable. The estimate approaches from below, within a few per cent.
@@ -39,6 +44,8 @@ def sharpness(problem: Problem, W1: np.ndarray, W2: np.ndarray) -> float:
     For the other losses Σ stands for cΣ, c the largest curvature that a sample's loss can have in its scores
     (`_losses.CURVATURE`): the estimate is then one of an upper bound, in the order of symmetric matrices.
     """
+    if more:
+        return deep_sharpness(problem, (W1, W2, *more))
     if problem.loss == "squared":
         sigma = problem.covariance
         gradient = problem.cross_covariance - sigma @ (W1 @ W2)
@@ -79,8 +86,13 @@ def default_time_step(problem: Problem, network: LinearNetwork, intensity: float
     """The time step of the stochastic flow when none is given.
 
     An eighth of the stability limit 2/λ with λ from `sharpness_bound`, and never so long that the noise of one step,
-    σ² h ‖K/σ²‖, exceeds 0.02.
+    σ² h ‖K/σ²‖, exceeds 0.02 (of a deep network: that of any pair of neighbouring layers).
     """
+    if network.depth > 2:
+        layers = reference_starts(network)
+        step = _FRACTION * 2.0 / max(deep_sharpness_bound(problem, layers), 1e-300)
+        noise = intensity * deep_noise(problem, layers)
+        return min(step, _LARGEST_NOISE / noise) if noise > 0 else step
     W1, W2 = reference_starts(network)
     step = _FRACTION * 2.0 / max(sharpness_bound(problem, W1, W2), 1e-300)
     noise = intensity * max(

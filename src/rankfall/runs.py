@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rankfall._dataset import FORMAT_VERSION
+from rankfall._deep_dataset import layer_dimensions
 from rankfall._files import write_atomically
 from rankfall._simulate import simulate
 from rankfall.errors import InvalidInput, NotARun
@@ -171,6 +172,12 @@ def network_of(run: xr.Dataset) -> LinearNetwork:
     """
     fields = _settings(run)["network"]
     try:
+        if fields["start"] == "given" and "hidden" in fields:
+            each = ("replicate",) if "replicate" in run["start_W1"].dims else ()
+            layers = enumerate(layer_dimensions(len(fields["hidden"]) + 1), start=1)
+            return LinearNetwork.from_weights(
+                *(run[f"start_W{i}"].transpose(*each, *dims).values for i, dims in layers)
+            )
         if fields["start"] == "given":
             each = ("replicate",) if "replicate" in run["start_W1"].dims else ()
             return LinearNetwork.from_weights(
@@ -178,7 +185,8 @@ def network_of(run: xr.Dataset) -> LinearNetwork:
                 run["start_W2"].transpose(*each, "hidden", "output").values,
             )
         make = {"gaussian": LinearNetwork.gaussian, "balanced": LinearNetwork.balanced}[fields["start"]]
-        return make(fields["n_inputs"], fields["width"], fields["n_outputs"], fields["scale"])
+        width = fields.get("hidden", fields["width"])
+        return make(fields["n_inputs"], width, fields["n_outputs"], fields["scale"])
     except (KeyError, ValueError, TypeError) as error:
         raise NotARun(f"the run's network is damaged: {error}") from None
 
@@ -237,7 +245,8 @@ def _check(run: Any) -> None:
             f"reads up to {FORMAT_VERSION}): upgrade rankfall."
         )
     missing = [name for name in (*_NUMBERS, "settings", "method") if name not in run.attrs]
-    missing += [name for name in ("loss", "log_det", "singular_values_Z", "outcome", "covariance") if name not in run]
+    spectrum = "singular_values_Z1" if "depth" in run.attrs else "singular_values_Z"
+    missing += [name for name in ("loss", "log_det", spectrum, "outcome", "covariance") if name not in run]
     missing += [name for name in ("time", "replicate") if name not in run.coords]
     if missing:
         raise NotARun(f"this is not a whole rankfall run: it lacks {', '.join(missing)}.")

@@ -68,7 +68,7 @@ def source(v: Variant) -> str:
                 _accumulate_product(write)
             with write.block("for q in range(first_step // batch, (first_step + steps - 1) // batch + 1):"):
                 if v.noise in ("single", "double"):
-                    _write_noise(write, v)
+                    write_noise(write, v.lanes, v.noise == "double")
                 write("begin = q * batch")
                 with write.block("for s in range(max(first_step - begin, 0), min(first_step + steps - begin, batch)):"):
                     _write_increment(write, v)
@@ -142,15 +142,14 @@ def _accumulate_product(write: Writer) -> None:
     _row_tiles(write, "l", "large", rows)
 
 
-def _write_noise(write: Writer, v: Variant) -> None:
+def write_noise(write: Writer, lanes: int, double: bool) -> None:
     """Normals of one batch of steps, one Philox call in eight lanes at a time."""
-    shift = v.lanes.bit_length() - 1
-    double = v.noise == "double"
+    shift = lanes.bit_length() - 1
     per_call = 2 if double else 4
     with write.block("for e in range(calls):"):
         write("call = STREAM_FLOW_NOISE + u64(e)")
         with write.block("for c in range(8):"):
-            write(f"group = u64(q * {8 // v.lanes} + (c >> {shift})); lane = u64(c & {v.lanes - 1})")
+            write(f"group = u64(q * {8 // lanes} + (c >> {shift})); lane = u64(c & {lanes - 1})")
             write(f"at = c + e * {per_call * 8}")
             write("w0, w1, w2, w3 = philox(group & MASK, group >> SHIFT, call, replicate + lane, k0, k1)")
             if double:

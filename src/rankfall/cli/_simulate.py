@@ -94,7 +94,12 @@ def simulate(
         float | None, typer.Option(help="Of gradient flow, local error.", rich_help_panel=_METHOD)
     ] = None,
     width: Annotated[
-        int | None, typer.Option(help="Hidden units l.", show_default="p + k + 3", rich_help_panel=_NETWORK)
+        list[str] | None,
+        typer.Option(
+            help="Hidden units l; again, or 10,10, for every further hidden layer.",
+            show_default="p + k + 3",
+            rich_help_panel=_NETWORK,
+        ),
     ] = None,
     start: Annotated[Start, typer.Option(help="How the weights start.", rich_help_panel=_NETWORK)] = Start.gaussian,
     scale: Annotated[float, typer.Option(help="Standard deviation of the start.", rich_help_panel=_NETWORK)] = 1.0,
@@ -115,7 +120,7 @@ def simulate(
     seed: Annotated[int, typer.Option(help="Seed of starts and noise.", rich_help_panel=_RUN)] = 0,
     save_points: Annotated[int, typer.Option(help="Times that are kept.", rich_help_panel=_RUN)] = 200,
     weights: Annotated[
-        bool, typer.Option("--weights", help="Keep W1, W2 at these times.", rich_help_panel=_RUN)
+        bool, typer.Option("--weights", help="Keep the weights at these times.", rich_help_panel=_RUN)
     ] = False,
     ledger: Annotated[Ledger, typer.Option(help="What to certify the run with.", rich_help_panel=_RUN)] = Ledger.auto,
     noise_precision: Annotated[
@@ -147,6 +152,8 @@ def simulate(
         rankfall simulate --method stochastic-gradient-descent --step-size 0.05 \
             --batch-size 32 --label-noise 0.1 --steps 5000 --data digits \
             --loss cross-entropy --scale 0.1
+
+        rankfall simulate --method gradient-flow --duration 50 --width 10,10,10 --scale 0.4
     """
     import rankfall as rf
     from rankfall import laws
@@ -175,7 +182,7 @@ def simulate(
         tolerance=tolerance,
     )
     problem = _problem(inputs, labels, data, synthetic, seed, loss.value.replace("-", "_"))
-    units = problem.n_inputs + problem.n_outputs + 3 if width is None else width
+    units = _widths(width) or problem.n_inputs + problem.n_outputs + 3
     make = rf.LinearNetwork.balanced if start is Start.balanced else rf.LinearNetwork.gaussian
     network = make(problem.n_inputs, units, problem.n_outputs, scale)
     checkpoint, partial = out.with_suffix(".checkpoint"), out.with_suffix(".partial.nc")
@@ -211,6 +218,20 @@ def simulate(
     print_verdicts(verdicts)
     typer.echo(f"Run: {out}")
     raise typer.Exit(exit_code(verdicts))
+
+
+def _widths(words: list[str] | None) -> int | list[int] | None:
+    """The hidden layers of --width, given several times or with commas; one number for a single one."""
+    import rankfall as rf
+
+    parts = [part.strip() for word in words or () for part in word.split(",")]
+    try:
+        widths = [int(part) for part in parts]
+    except ValueError:
+        raise rf.InvalidInput(f"--width takes whole numbers, like 10 or 10,10; got {', '.join(words or ())}.") from None
+    if not widths:
+        return None
+    return widths[0] if len(widths) == 1 else widths
 
 
 def _method(name: str, **options: Any) -> Any:
@@ -293,9 +314,11 @@ def _summary(run: xr.Dataset) -> str:
     import numpy as np
 
     sizes, outcomes = run.attrs, [str(outcome) for outcome in run["outcome"].values]
+    deep = "depth" in sizes
+    width = f"widths {sizes['widths']}" if deep else f"width {sizes['width']}"
     completed = sum(outcome == "completed" for outcome in outcomes)
     lines = [
-        f"{sizes['method']}: p = {sizes['n_inputs']}, k = {sizes['n_outputs']}, width {sizes['width']}, "
+        f"{sizes['method']}: p = {sizes['n_inputs']}, k = {sizes['n_outputs']}, {width}, "
         f"until t = {float(run['time'][-1]):g}; {completed} of {len(outcomes)} replicates completed"
     ]
     lines += [f"  replicate {i}: {outcome}" for i, outcome in enumerate(outcomes) if outcome != "completed"][:10]
@@ -304,6 +327,14 @@ def _summary(run: xr.Dataset) -> str:
     alive = np.isfinite(run["loss"].values[:, -1])
     if alive.any():
         last = run.isel(time=-1, replicate=np.flatnonzero(alive))
+        if deep:
+            names = [*(f"W{i}" for i in range(1, int(sizes["depth"]) + 1)), "product"]
+            lines.append(f"  medians at the end: loss {float(np.median(last['loss'])):.4g}, singular values of")
+            for name in names:
+                spectrum = np.median(last[f"singular_values_{name}"].values, axis=0)
+                shown = ", ".join(f"{value:.3g}" for value in spectrum[:6]) + (" …" if len(spectrum) > 6 else "")
+                lines.append(f"    {name}: {shown}")
+            return "\n".join(lines)
         spectrum = np.median(last["singular_values_W1"].values, axis=0)
         lines.append(
             f"  medians at the end: loss {float(np.median(last['loss'])):.4g}, "

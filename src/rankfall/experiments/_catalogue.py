@@ -15,6 +15,7 @@ __all__ = ["TARGETS", "choose_target"]
 # In the order in which `--all` runs and shows them.
 TARGETS = {
     "dichotomy": "det M and the singular values of W1, with and without label noise",
+    "lyapunov": "how fast each singular value dies, and which rank is left",
     "classification": "linear classifiers of digits: flipped labels lower the rank, descent does not",
 }
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from rankfall.errors import LawNotApplicable
 from rankfall.laws import balance, determinant, ledger, lyapunov, narrow
-from rankfall.laws._reading import read
+from rankfall.laws._pairs import is_deep, label, read_pairs
+from rankfall.laws._reading import Reading, read
 from rankfall.laws._verdict import Verdict
 from rankfall.problem import Problem
 
@@ -22,6 +23,9 @@ def check(run: Any, problem: Problem | None = None) -> list[Verdict]:
     weights: the integral of the balance equation, if its save points resolve it. A network with det M = 0 gets no
     determinant verdict; the note of its balance verdict says why. Replicates that diverged are checked up to then.
 
+    Of more than two layers every two neighbours are checked, with Gᵢ = A_iᵀ G B_{i+1}ᵀ in place of G: "determinant
+    ledger, layers 1–2" and so on.
+
     Args:
         run: Dataset of `simulate` or `open_run`.
         problem: The problem that was simulated; the statistics kept in the run when None.
@@ -33,7 +37,13 @@ def check(run: Any, problem: Problem | None = None) -> list[Verdict]:
         NotARun: `run` is not a run.
         InvalidInput: The problem is not the one of the run.
     """
-    reading = read(run, problem)
+    if is_deep(run):
+        pairs = read_pairs(run, problem)
+        return [label(verdict, pair) for pair in pairs for verdict in _check_reading(pair)]
+    return _check_reading(read(run, problem))
+
+
+def _check_reading(reading: Reading) -> list[Verdict]:
     try:
         reading.require_full_rank()
         singular = ""

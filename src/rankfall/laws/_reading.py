@@ -138,6 +138,11 @@ class Reading:
             return method.step_size * scale * math.sqrt(method.label_noise / method.batch_size)
         return 0.0
 
+    @property
+    def integration_spread(self) -> tuple[np.ndarray | float, np.ndarray | float]:
+        """How far the integrator itself may have moved log det M and Q: not at all, the steps conserve both."""
+        return 0.0, 0.0
+
     def increment_note(self) -> str:
         """Explain a geometric integrator that was driven past the range of its exponential, else ''."""
         if "largest_increment" not in self.run:
@@ -164,6 +169,10 @@ def read(run: Any, problem: Problem | None = None) -> Reading:
             f"a run is the xarray.Dataset that simulate() or open_run() returns, got {type(run).__name__}; "
             "open a file with rankfall.open_run(path) first."
         )
+    if "depth" in run.attrs:
+        raise LawNotApplicable(
+            f"a run of {run.attrs['depth']} layers has laws for each pair of them; rankfall.laws.check(run) checks all."
+        )
     missing = [name for name in _NEEDED if name not in run] + [
         f"coordinate {name}" for name in ("time",) if name not in run.coords
     ]
@@ -171,16 +180,7 @@ def read(run: Any, problem: Problem | None = None) -> Reading:
     if missing:
         raise NotARun(f"the dataset is not a rankfall run: it lacks {', '.join(missing)}.")
     method = runs.method_of(run)
-    if problem is None:
-        problem = runs.problem_of(run)
-    elif not isinstance(problem, Problem):
-        raise InvalidInput(f"problem must be a rankfall.Problem, got {type(problem).__name__}.")
-    else:
-        loss = json.loads(run.attrs["settings"])["problem"].get("loss", "squared")
-        if problem.loss != loss:
-            raise InvalidInput(f"the problem is not the one of this run: its loss is {problem.loss}, the run's {loss}.")
-        _same(problem.covariance, run["covariance"].values, "covariance")
-        _same(problem.cross_covariance, run["cross_covariance"].values, "cross_covariance")
+    problem = problem_of(run, problem)
     times = np.asarray(run["time"].values, dtype=np.float64)
     outcomes = np.asarray(run["outcome"].values).astype(str)
     if "step" in run.coords:
@@ -209,6 +209,22 @@ def require_squared_loss(problem: Problem, what: str) -> None:
     """Raise LawNotApplicable where the loss is another one."""
     if problem.loss != "squared":
         raise LawNotApplicable(f"{what} is known for the squared loss only, the problem has loss={problem.loss!r}.")
+
+
+def problem_of(run: xr.Dataset, problem: Problem | None) -> Problem:
+    """The problem that was given, if it is the run's, or that of the run."""
+    from rankfall import runs
+
+    if problem is None:
+        return runs.problem_of(run)
+    if not isinstance(problem, Problem):
+        raise InvalidInput(f"problem must be a rankfall.Problem, got {type(problem).__name__}.")
+    loss = json.loads(run.attrs["settings"])["problem"].get("loss", "squared")
+    if problem.loss != loss:
+        raise InvalidInput(f"the problem is not the one of this run: its loss is {problem.loss}, the run's {loss}.")
+    _same(problem.covariance, run["covariance"].values, "covariance")
+    _same(problem.cross_covariance, run["cross_covariance"].values, "cross_covariance")
+    return problem
 
 
 def _same(given: np.ndarray, recorded: np.ndarray, name: str) -> None:

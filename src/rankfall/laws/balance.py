@@ -178,7 +178,7 @@ def check(run: xr.Dataset | Reading, problem: Problem | None = None) -> Verdict:
     elapsed = reading.times - reading.times[0]
     predicted = norm[:, :1] * np.exp(-decay * elapsed)
     gone = -norm[:, :1] * np.expm1(-decay * elapsed)
-    tolerance = _rounding.balance_spread(*reading.rounding)
+    tolerance = _rounding.balance_spread(*reading.rounding) + reading.integration_spread[1]
     if decay:
         size = np.maximum.accumulate(_rounding.balance_size(reading.singular_values), axis=1)
         departure = _departure(reading.problem) * decay * elapsed * 2.0

@@ -119,6 +119,7 @@ def check(run: xr.Dataset | Reading, problem: Problem | None = None) -> Verdict:
         _rounding.determinant_spread(*reading.rounding)
         + _rounding.repeated(reading.steps, 2.0 * reading.rows if slope else 0.0)
         + _rounding.logarithm_floor(reading.singular_values, change, reading.rows)
+        + reading.integration_spread[0]
     )
     statement = "log det M_t = log det M_0" + (" − 2kσ²tr(Σ)·t" if slope else "")
     return judge(

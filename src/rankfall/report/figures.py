@@ -101,13 +101,18 @@ def reproduction(runs: Mapping[float, xr.Dataset], *, modes: int = 5, columns: L
 def overview(run: xr.Dataset, *, columns: Literal[1, 2] = 2, law: xr.Dataset | None = None) -> Figure:
     """Determinant, singular values of W1, loss and balance of one run, each with what the laws predict of it.
 
-    Where det M is zero at all times the singular values of W2 take its place, and a sentence says why.
+    Where det M is zero at all times the singular values of W2 take its place, and a sentence says why. Of more than two
+    layers all of them are drawn, and the determinants and balances of all pairs.
 
     Args:
         run: The run.
         columns: Width of one column of a paper, or of two.
         law: Predicted loss and singular values of the same run (`laws.gradient_flow.predict`), drawn dashed.
     """
+    if "depth" in run.attrs:
+        from rankfall.report._deep import deep_overview
+
+        return deep_overview(run, columns=columns)
     with style.context():
         figure = style.new_figure(columns, 4.9 if columns == 2 else 9.0)
         axes = figure.subplots(2, 2).ravel() if columns == 2 else figure.subplots(4, 1).ravel()
@@ -149,9 +154,7 @@ def draw_log_det(axes: Axes, run: xr.Dataset, *, colour: str, label: str) -> Non
         axes.plot(time, law, color=style.INK, linewidth=1.1, linestyle=(0, (4, 3)))
 
 
-def draw_singular_values(
-    axes: Axes, run: xr.Dataset, layer: Literal["W1", "W2"], *, colour: str, label: str, modes: int
-) -> None:
+def draw_singular_values(axes: Axes, run: xr.Dataset, layer: str, *, colour: str, label: str, modes: int) -> None:
     """Draw the median of each of the largest and smallest singular values, and the band of its 10 % to 90 % quantiles.
 
     What is below 1e-14 of the largest is rounding noise and left out.
