@@ -147,7 +147,8 @@ def test_arguments_are_left_as_they_are():
         assert result.requires_grad == (name not in COUNTS)
         assert values.requires_grad and torch.equal(values, before)
     matrix = torch.nn.Parameter(torch.eye(3))
-    rf.ranks.report(matrix)
+    report = rf.ranks.report(matrix)
+    assert not report.singular_values.requires_grad and not rf.ranks.report(matrix[None])["stable_rank"].requires_grad
     assert matrix.requires_grad and matrix.grad is None
 
 

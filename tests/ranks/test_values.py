@@ -221,6 +221,7 @@ def test_of_a_run(tmp_path):
         ("3", "must be a numeric array, got str"),
         (None, "must be a numeric array, got NoneType"),
         (np.ones(2, dtype=np.longdouble), "Convert it to float64"),
+        (np.ma.masked_array([3.0, 1.0], mask=[False, True]), "must not be a masked array"),
     ],
 )
 def test_refused(measure, bad, message):

@@ -25,7 +25,7 @@ def real_array(value: Any, name: str) -> tuple[Namespace, Array]:
     that is no array (lists, xarray) is read by NumPy.
 
     Raises:
-        InvalidInput: Complex, extended-precision or non-numeric entries.
+        InvalidInput: Complex, extended-precision, masked or non-numeric entries.
     """
     xp, array = _namespace(value, name)
     # NumPy has no bfloat16 of its own; the type of ml_dtypes is foreign to `isdtype`.
@@ -76,6 +76,8 @@ def _namespace(value: Any, name: str) -> tuple[Namespace, Array]:
             return array_namespace(value), value
     except TypeError:
         pass
+    if isinstance(value, np.ma.MaskedArray):
+        raise InvalidInput(f"{name} must not be a masked array. Fill or drop what is masked first.")
     try:
         array = np.asarray(value)
     except (TypeError, ValueError) as error:

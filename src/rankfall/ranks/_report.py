@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from array_api_compat import is_torch_array
+
 from rankfall._checks import real_number
 from rankfall.errors import InvalidInput
 from rankfall.ranks._arrays import Array, Namespace, dtype_name
@@ -52,6 +54,7 @@ def report(
     """Compute all measures of a matrix from one SVD.
 
     Unlike the measures, which answer NaN with NaN so that a monitor can go on, a report refuses what it cannot answer.
+    It looks at the values, so an accelerator is waited for, and it has no gradient.
 
     Args:
         matrix: Shape (..., m, n), at least 1 by 1; the leading axes are a batch.
@@ -80,6 +83,9 @@ def report(
           log determinant        -11.6183
     """
     xp, array = read_matrix(matrix)
+    if is_torch_array(array):
+        # Nobody differentiates a report: without a graph, torch computes no singular vectors and keeps nothing alive.
+        array = array.detach()
     _refuse_nonfinite(xp, array)
     settings: dict[str, float | None] = {
         "rtol": None if rtol is None else real_number(rtol, "rtol"),
