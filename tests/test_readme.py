@@ -11,12 +11,32 @@ ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL))
-def test_python(code, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    exec(compile(code, "README.md", "exec"), {})
-    assert "PASS determinant law" in capsys.readouterr().out
+@pytest.fixture
+def run_example(tmp_path, monkeypatch, capsys):
+    """Runs the README's example of this number in an empty folder and returns what it prints."""
+
+    def run(number):
+        monkeypatch.chdir(tmp_path)
+        code = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)[number]
+        exec(compile(code, "README.md", "exec"), {})
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_the_first_example_certifies_a_run(run_example, tmp_path):
+    assert "PASS determinant law" in run_example(0)
     assert (tmp_path / "run.nc").exists()
+
+
+def test_the_second_example_finds_the_rank_of_the_teacher(run_example):
+    lines = run_example(1).splitlines()
+    assert any(line.strip() == "2" for line in lines)  # the teacher has rank k = 2
+    assert "repulsion" in "\n".join(lines)
+
+
+def test_all_examples_are_run():
+    assert TEXT.count("```python") == 2
 
 
 def test_links_lead_somewhere():
