@@ -214,7 +214,7 @@ def caption(settings: Settings, results: Results) -> str:
         "that other runs gave; singular values are followed in a graded form, so that float64's range is no limit. "
         "Next: the exponents in units of σ², bars of two standard errors, against the noise, the shape and the rank of "
         "the teacher; blue where zero (the mode survives), red where the mode dies, grey where that is open. Last: the "
-        "number of zero exponents in every cell of the grid (p×k and rank of the teacher by noise), from runs of length "
+        "number of zero exponents in every cell of the grid (p×k and teacher by noise), from runs of length "
         f"{settings.duration:g}/σ² at the weakest noise and up to 8 times that at stronger noise. Inputs are whitened "
         "and the teacher's singular values are 1."
     )
