@@ -14,11 +14,12 @@ import time
 import warnings
 from pathlib import Path
 
-from benchmarks import compilation, headline, machine, memory, minibatch, page, scaling
+from benchmarks import compilation, deep, headline, machine, memory, minibatch, page, scaling
 
 PARTS = {
     "headline": headline.measure,
     "scaling": scaling.measure,
+    "deep": deep.measure,
     "minibatch": minibatch.measure,
     "memory": memory.measure,
     "compilation": compilation.measure,
