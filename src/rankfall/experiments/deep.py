@@ -220,8 +220,8 @@ def _all_stay(
         tolerance=0.0,
         passed=fallen == 0,
         n_checked=run.sizes["replicate"],
-        note=f"the smallest of {len(every)} median ratios at t = {end:g} is {every.min():.3g}; in the second half of the "
-        f"run none changed by more than {100 * recent:.2g} % (median)",
+        note=f"the smallest of {len(every)} median ratios at t = {end:g} is {every.min():.3g}; in the second half of "
+        f"the run none changed by more than {100 * recent:.2g} % (median)",
     )
 
 
@@ -262,8 +262,8 @@ def _figure(settings: Settings, results: Results, columns: Literal[1, 2]) -> Fig
 def _caption(settings: Settings) -> str:
     return (
         f"Networks of {_listed(settings.depths)} layers, {settings.replicates} replicates each; gradient flow blue, "
-        f"with label noise (δ = {settings.label_noise:g}) orange. First row: the singular values of every layer and of the "
-        f"product P at t = {settings.duration:g}, medians over the replicates. Second row: those of the first layer "
+        f"with label noise (δ = {settings.label_noise:g}) orange. First row: the singular values of every layer and of "
+        f"the product P at t = {settings.duration:g}, medians over the replicates. Second row: those of the first layer "
         "against time. The product falls to the teacher's rank in both cases, because it learns the teacher."
     )
 
