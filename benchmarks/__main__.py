@@ -14,11 +14,12 @@ import time
 import warnings
 from pathlib import Path
 
-from benchmarks import compilation, headline, lyapunov, machine, memory, minibatch, page, scaling
+from benchmarks import compilation, deep, headline, lyapunov, machine, memory, minibatch, page, scaling
 
 PARTS = {
     "headline": headline.measure,
     "scaling": scaling.measure,
+    "deep": deep.measure,
     "minibatch": minibatch.measure,
     "lyapunov": lyapunov.measure,
     "memory": memory.measure,

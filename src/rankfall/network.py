@@ -215,7 +215,7 @@ class LinearNetwork:
 
     @property
     def is_wide(self) -> bool:
-        """Whether width ≥ n_inputs + n_outputs, so that M = ZZᵀ can have full rank; of a deep network, for some pair."""
+        """Whether width ≥ n_inputs + n_outputs, so that M = ZZᵀ can have full rank; if deep, for some pair."""
         w = self.widths
         return any(w[i] >= w[i - 1] + w[i + 1] for i in range(1, self.depth))
 

@@ -36,9 +36,9 @@ def record_deep(one: Any, blocks: Any, state: Any, given: Any, ledgers: Any, out
 
     one: a vector of the lane type. blocks: (first, last). given: (stored widths, whether stored turned round, d, Σ⁺C
     in the eigenbasis and stored order, minimum loss, by pair whether M_i has full rank, offsets of the spectra).
-    ledgers: (balances at the start, balance ledgers or one number, first step at which a lane diverged or −1). out: (loss
-    (time, replicate), pairs (time, 5, pair, replicate), spectra (time, replicate, all modes)); by pair: log det, ‖Q‖,
-    ‖Q − Q₀‖, ‖B‖, ‖Q − B‖.
+    ledgers: (balances at the start, balance ledgers or one number, first step at which a lane diverged or −1). out:
+    (loss (time, replicate), pairs (time, 5, pair, replicate), spectra (time, replicate, all modes)); by pair: log det,
+    ‖Q‖, ‖Q − Q₀‖, ‖B‖, ‖Q − B‖.
     """
     raise NotImplementedError
 

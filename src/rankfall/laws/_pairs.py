@@ -10,8 +10,9 @@ are made with, of l_{i−1} and l_{i+1} terms: within `_rounding`'s count of m =
 as long as ‖H_i‖ ≤ 1.
 
 Gradient flow is followed by a Runge–Kutta method, which conserves nothing exactly. A local error e of the weights
-moves log det M_i by at most 2 ‖Z_i⁺‖_F ‖e‖ and Q_i by at most 2 σ₁ ‖e‖ to first order, and the change stays. The run holds the
-estimated local errors, added up: with E(t) their sum, the tolerance is 2 ‖Z_i⁺‖_F E and 2 σ₁ E on top of the rounding.
+moves log det M_i by at most 2 ‖Z_i⁺‖_F ‖e‖ and Q_i by at most 2 σ₁ ‖e‖ to first order, and the change stays. The
+run holds the estimated local errors, added up: with E(t) their sum, the tolerance is 2 ‖Z_i⁺‖_F E
+and 2 σ₁ E on top of the rounding.
 """
 
 from __future__ import annotations
