@@ -173,6 +173,17 @@ def draw_loss(axes: Axes, run: xr.Dataset, *, colour: str) -> None:
     axes.set(title="Loss", xlabel=_time_label([run]), ylabel="L(W)")
 
 
+def draw_law(axes: Axes, law: xr.Dataset, name: str) -> None:
+    """Draw the median over the replicates of a predicted variable, dashed; what is rounding noise is left out."""
+    values = law[name].values
+    floor = ROUNDING * values.max(axis=-1, keepdims=True) if values.ndim == 3 else 0.0
+    middle = over_replicates(np.nanmedian, np.where(values > floor, values, np.nan))
+    words = "ODE solver" if str(law.attrs["source"]).startswith("ODE") else "closed form"
+    for index, curve in enumerate(middle.reshape(len(middle), -1).T):
+        label = None if index else words
+        axes.plot(law["time"].values, curve, color=style.INK, linewidth=1.1, linestyle=(0, (4, 3)), label=label)
+
+
 def draw_balance(axes: Axes, run: xr.Dataset, *, colour: str, label: str) -> None:
     """Draw ‖Q‖_F = ‖W1ᵀW1 − W2W2ᵀ‖_F and, dashed, what its ledger says (the start value for gradient flow)."""
     time, values = run["time"].values, run["balance"].values
@@ -186,17 +197,6 @@ def draw_balance(axes: Axes, run: xr.Dataset, *, colour: str, label: str) -> Non
         law = np.full_like(middle, middle[0])
     if law is not None:
         axes.plot(time, law, color=style.INK, linewidth=1.1, linestyle=(0, (4, 3)))
-
-
-def draw_law(axes: Axes, law: xr.Dataset, name: str) -> None:
-    """Draw the median over the replicates of a predicted variable, dashed; what is rounding noise is left out."""
-    values = law[name].values
-    floor = ROUNDING * values.max(axis=-1, keepdims=True) if values.ndim == 3 else 0.0
-    middle = over_replicates(np.nanmedian, np.where(values > floor, values, np.nan))
-    words = "ODE solver" if str(law.attrs["source"]).startswith("ODE") else "closed form"
-    for index, curve in enumerate(middle.reshape(len(middle), -1).T):
-        label = None if index else words
-        axes.plot(law["time"].values, curve, color=style.INK, linewidth=1.1, linestyle=(0, (4, 3)), label=label)
 
 
 def _finish_log_det(axes: Axes, runs: list[xr.Dataset]) -> None:
