@@ -1,7 +1,7 @@
 """docs/theory.md points at files, functions and tests that exist.
 
-A link into src/ whose text is `module.name` or `module.Class.name` names something defined in that file; a link into
-tests/ whose text is a sentence names the test function of these words.
+A link into src/ whose text is `module.name` or `module.Class.name` names something defined in that file, `file.py` the
+file itself; a link into tests/ whose text is a sentence names the test function of these words.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def missing(words: str, is_code: bool, target: str) -> str | None:
     path = place(target)
     if not path.exists():
         return key(target)
-    if path.is_dir():
+    if path.is_dir() or (is_code and words == path.name):
         return None
     if key(target).startswith("src/") and is_code:
         module, _, name = words.partition(".")

@@ -208,6 +208,22 @@ def test_sparse_save_points_leave_it_undecided():
     assert all(found.passed for found in laws.check(run))
 
 
+@pytest.mark.filterwarnings("ignore::rankfall.StepSizeWarning")
+def test_a_run_that_diverges_is_checked_until_then():
+    problem = c.gaussian_problem(4, 2)
+    network = rf.LinearNetwork.gaussian(4, 3, 2, 1.2)
+    run = rf.simulate(
+        problem, network, noise(0.02), duration=100.0, dt=0.2, replicates=24, seed=0, save_points=501, weights=True
+    )
+    diverged = np.char.startswith(run.outcome.values.astype(str), "diverged")
+    assert diverged.any()
+    verdict = narrow.check(run)
+    assert verdict.passed is None
+    assert "diverged" in verdict.note
+    assert narrow.final_rank(run).shape == (24,)
+    assert np.isfinite(narrow.fixed_point_distance(run)[~diverged]).all()
+
+
 def test_where_the_integral_says_nothing(flow_run):
     problem = c.gaussian_problem(3, 2)
     for method in (rf.GradientFlow(), rf.StochasticGradientFlow(1.0, 0.05, integrator="euler"), noise(0.1, 0.0)):

@@ -48,6 +48,14 @@ def test_without_weights_or_a_closed_form_it_says_so(run):
     assert not curves(modes, style.QUIET_COLOUR)
 
 
+def test_where_there_are_no_modes_the_second_layer_is_drawn(run):
+    law = gradient_flow.predict(run)
+    _, _, layer = learning(run, law.assign(mode_target=law.mode_target * np.nan)).axes
+    assert layer.get_title(loc="left") == "Singular values of W2"
+    drawn = np.array([line.get_ydata() for line in curves(layer, style.QUIET_COLOUR)]).T
+    assert np.array_equal(drawn, run.singular_values_W2.values[0])
+
+
 def test_the_overview_shows_the_law_where_there_is_one(run):
     figure = overview(run, law=gradient_flow.predict(run))
     loss = figure.axes[2]

@@ -145,7 +145,10 @@ def rank_claims(kept: xr.Dataset, free: xr.Dataset) -> list[Verdict]:
     """With the repulsion singular values of W1 die, without it none does."""
     end = float(kept["time"].values[-1])
     found = []
-    for run, name, wanted in ((kept, "with the repulsion W1 loses rank", True), (free, "without it W1 keeps it", False)):
+    for run, name, wanted in (
+        (kept, "with the repulsion W1 loses rank", True),
+        (free, "without it W1 keeps it", False),
+    ):
         shares = fallen(run)
         dead, smallest = int((shares < FALLEN).sum()), float(shares.min())
         if wanted:
@@ -183,4 +186,3 @@ def who_pays(results: Results) -> str:
         f" Without the repulsion {carrying} of the {len(change)} eigenvalues of M carr{'ies' if carrying == 1 else 'y'} "
         "the decay of det M."
     )
-

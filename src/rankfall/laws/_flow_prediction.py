@@ -44,7 +44,7 @@ def predict(
     Returns:
         Dataset with, over (replicate, time): `loss`; over (…, mode): `singular_values_W1`, `_W2`, `_product`,
         descending, and `mode_strength` = u_αᵀ W1W2 v_α with the singular vectors of the solution, kept as
-        `mode_input` and `mode_output`; `mode_target` s*_α (NaN for other losses);
+        `mode_input` and `mode_output`; `mode_target` s*_α (all NaN for other losses);
         `learning_time` over (replicate, mode), in closed form for decoupled modes, else the first passage between
         save points (NaN: not by the end of the run; inf: never; all NaN for a numerical solution). The attribute
         `source` says which form was used.
@@ -84,15 +84,16 @@ def predict(
         )
     }
     variables["learning_time"] = ((*each, "mode"), np.stack([curve["learning_time"] for curve in curves]))
-    left, targets, right = solution_modes(task)
-    if task.loss != "squared":  # Σ⁺C is not where such a loss leads
-        targets = np.full_like(targets, np.nan)
+    count = min(task.n_inputs, task.n_outputs)
+    if task.loss == "squared":
+        left, targets, right = solution_modes(task)
+    else:  # no solution in closed form, so no modes
+        left, targets, right = (np.full((*rows, count), np.nan) for rows in ((task.n_inputs,), (), (task.n_outputs,)))
     variables |= {
         "mode_target": (("mode",), targets),
         "mode_input": (("input", "mode"), left),
         "mode_output": (("output", "mode"), right),
     }
-    count = min(task.n_inputs, task.n_outputs)
     return xr.Dataset(
         variables,
         coords={
@@ -165,5 +166,9 @@ def _curves(problem: Problem, W1: np.ndarray, W2: np.ndarray, width: int) -> dic
         "singular_values_W1": spectrum(W1, min(problem.n_inputs, width)),
         "singular_values_W2": spectrum(W2, min(problem.n_outputs, width)),
         "singular_values_product": spectrum(product, min(problem.n_inputs, problem.n_outputs)),
-        "mode_strength": mode_strengths(problem, product),
+        "mode_strength": (
+            mode_strengths(problem, product)
+            if problem.loss == "squared"
+            else np.full((len(product), min(problem.n_inputs, problem.n_outputs)), np.nan)
+        ),
     }

@@ -163,7 +163,13 @@ def decoupled_modes(problem: Problem, W1: Any, W2: Any) -> Modes:
 
 
 def solution_modes(problem: Problem) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Singular vectors u_α (columns), values s*_α and v_α (columns) of the solution Σ⁺C; rounding noise made zero."""
+    """Singular vectors u_α (columns), values s*_α and v_α (columns) of the solution Σ⁺C; rounding noise made zero.
+
+    Raises:
+        LawNotApplicable: The loss is not squared, and has no solution in closed form.
+    """
+    if problem.loss != "squared":
+        raise LawNotApplicable(f"the modes are known for the squared loss only, the problem has loss={problem.loss!r}.")
     left, targets, right = np.linalg.svd(problem.solution, full_matrices=False)
     noise = targets[0] * max(problem.n_inputs, problem.n_outputs) * np.finfo(float).eps
     return left, np.where(targets > noise, targets, 0.0), right.T
@@ -181,6 +187,7 @@ def mode_strengths(problem: Problem, product: Any) -> np.ndarray:
 
     Raises:
         InvalidInput: The product does not fit the problem.
+        LawNotApplicable: The loss is not squared, and has no solution in closed form.
 
     Example:
         >>> import numpy as np, rankfall as rf

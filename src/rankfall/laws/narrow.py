@@ -258,7 +258,8 @@ def check(run: xr.Dataset | Reading, problem: Problem | None = None) -> Verdict:
         measured[index], predicted[index, 1:] = _norm(change), _norm(integral)
         error[index, 1:] = _norm(change[1:] - integral)
         path[index, 1:] = np.cumsum(lengths * (_norm(force[1:]) + _norm(force[:-1])) / 2.0)
-        steps = scipy.ndimage.maximum_filter1d(_norm(np.diff(force, axis=0)), 2 * _NEIGHBOURS + 1, mode="nearest")
+        steps = np.nan_to_num(_norm(np.diff(force, axis=0)))  # after a divergence nothing is judged
+        steps = scipy.ndimage.maximum_filter1d(steps, 2 * _NEIGHBOURS + 1, mode="nearest")
         spread[index, 1:] = np.sqrt(np.cumsum((lengths * steps) ** 2) / 2.0)
         measured[index, ~np.isfinite(imbalance).all(axis=(-2, -1))] = np.nan
     trace, top = float(np.trace(task.covariance)), float(task.eigenbasis()[0][-1])

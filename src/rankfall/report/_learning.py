@@ -35,17 +35,13 @@ def learning(run: xr.Dataset, law: xr.Dataset, *, columns: Literal[1, 2] = 2) ->
         loss.set(title="Loss", xlabel="time", ylabel="L(W)")
         _curves(layer, run, law, "singular_values_W1")
         layer.set(title="Singular values of W1", xlabel="time", ylabel="σᵢ")
-        measured = _strengths(run, law)
-        if measured is not None:
-            modes.plot(run["time"].values, measured, color=style.QUIET_COLOUR, linewidth=2.4, alpha=0.55)
-        _dashed(modes, law, "mode_strength")
-        modes.set(
-            title="Modes of W1W2" + ("" if measured is not None else " (law)"),
-            xlabel="time",
-            ylabel="uᵢᵀ W1W2 vᵢ",
-        )
-        marked = _learning_marks(modes, law)
-        for axes in (loss, layer):
+        marked = 0
+        if np.isfinite(law["mode_target"].values).all():
+            marked = _modes(modes, run, law)
+        else:  # a loss without modes
+            _curves(modes, run, law, "singular_values_W2")
+            modes.set(title="Singular values of W2", xlabel="time", ylabel="σᵢ")
+        for axes in (loss, layer, modes):
             axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
         handles = loss.plot([], [], color=style.QUIET_COLOUR, linewidth=2.4, alpha=0.55, label="run")
         numerical = str(law.attrs.get("source", "")).startswith("ODE")
@@ -58,14 +54,25 @@ def learning(run: xr.Dataset, law: xr.Dataset, *, columns: Literal[1, 2] = 2) ->
 
 
 def _curves(axes: Axes, run: xr.Dataset, law: xr.Dataset, name: str) -> None:
-    middle = figures.over_replicates(np.nanmedian, run[name].values)
+    middle = figures._over_replicates(np.nanmedian, run[name].values)
     axes.plot(run["time"].values, middle, color=style.QUIET_COLOUR, linewidth=2.4, alpha=0.55)
     _dashed(axes, law, name)
 
 
 def _dashed(axes: Axes, law: xr.Dataset, name: str) -> None:
-    middle = figures.over_replicates(np.nanmedian, law[name].values)
+    middle = figures._over_replicates(np.nanmedian, law[name].values)
     axes.plot(law["time"].values, middle, color=style.INK, linewidth=1.1, linestyle=_DASHED)
+
+
+def _modes(axes: Axes, run: xr.Dataset, law: xr.Dataset) -> int:
+    """Draw the strengths of the modes; returns how many were learned."""
+    measured = _strengths(run, law)
+    if measured is not None:
+        axes.plot(run["time"].values, measured, color=style.QUIET_COLOUR, linewidth=2.4, alpha=0.55)
+    _dashed(axes, law, "mode_strength")
+    title = "Modes of W1W2" if measured is not None else "Modes of W1W2 (law)"
+    axes.set(title=title, xlabel="time", ylabel="uᵢᵀ W1W2 vᵢ")
+    return _learning_marks(axes, law)
 
 
 def _strengths(run: xr.Dataset, law: xr.Dataset) -> np.ndarray | None:
@@ -74,7 +81,7 @@ def _strengths(run: xr.Dataset, law: xr.Dataset) -> np.ndarray | None:
         return None
     product = run["W1"].values @ run["W2"].values
     strengths = np.einsum("im,rtij,jm->rtm", law["mode_input"].values, product, law["mode_output"].values)
-    return figures.over_replicates(np.nanmedian, strengths)
+    return figures._over_replicates(np.nanmedian, strengths)
 
 
 def _learning_marks(axes: Axes, law: xr.Dataset) -> int:
@@ -82,12 +89,11 @@ def _learning_marks(axes: Axes, law: xr.Dataset) -> int:
     marked = 0
     share, end = float(law.attrs["share"]), float(law["time"].values[-1])
     times = np.where(np.isfinite(law["learning_time"].values), law["learning_time"].values, np.nan)
-    for mode, time in enumerate(figures.over_replicates(np.nanmedian, times)):
+    for mode, time in enumerate(figures._over_replicates(np.nanmedian, times)):
         if not (np.isfinite(time) and time <= end):
             continue
         height = share * float(law["mode_target"].values[mode])
         axes.plot([time], [height], **_MARK)
         axes.plot([time, time], [0.0, height], color=_MARK["color"], linewidth=0.8)
         marked += 1
-    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
     return marked
