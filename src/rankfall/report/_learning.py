@@ -54,13 +54,13 @@ def learning(run: xr.Dataset, law: xr.Dataset, *, columns: Literal[1, 2] = 2) ->
 
 
 def _curves(axes: Axes, run: xr.Dataset, law: xr.Dataset, name: str) -> None:
-    middle = figures._over_replicates(np.nanmedian, run[name].values)
+    middle = figures.over_replicates(np.nanmedian, run[name].values)
     axes.plot(run["time"].values, middle, color=style.QUIET_COLOUR, linewidth=2.4, alpha=0.55)
     _dashed(axes, law, name)
 
 
 def _dashed(axes: Axes, law: xr.Dataset, name: str) -> None:
-    middle = figures._over_replicates(np.nanmedian, law[name].values)
+    middle = figures.over_replicates(np.nanmedian, law[name].values)
     axes.plot(law["time"].values, middle, color=style.INK, linewidth=1.1, linestyle=_DASHED)
 
 
@@ -81,7 +81,7 @@ def _strengths(run: xr.Dataset, law: xr.Dataset) -> np.ndarray | None:
         return None
     product = run["W1"].values @ run["W2"].values
     strengths = np.einsum("im,rtij,jm->rtm", law["mode_input"].values, product, law["mode_output"].values)
-    return figures._over_replicates(np.nanmedian, strengths)
+    return figures.over_replicates(np.nanmedian, strengths)
 
 
 def _learning_marks(axes: Axes, law: xr.Dataset) -> int:
@@ -89,7 +89,7 @@ def _learning_marks(axes: Axes, law: xr.Dataset) -> int:
     marked = 0
     share, end = float(law.attrs["share"]), float(law["time"].values[-1])
     times = np.where(np.isfinite(law["learning_time"].values), law["learning_time"].values, np.nan)
-    for mode, time in enumerate(figures._over_replicates(np.nanmedian, times)):
+    for mode, time in enumerate(figures.over_replicates(np.nanmedian, times)):
         if not (np.isfinite(time) and time <= end):
             continue
         height = share * float(law["mode_target"].values[mode])
