@@ -30,7 +30,7 @@ def test_version():
     assert result.stdout.strip() == f"rankfall {rankfall.__version__}"
 
 
-@pytest.mark.parametrize("command", [(), ("reproduce",), ("simulate",), ("check",), ("plot",)])
+@pytest.mark.parametrize("command", [(), ("reproduce",), ("simulate",), ("lyapunov",), ("check",), ("plot",)])
 def test_help_shows_examples_and_exit_codes(command):
     result = run(*command, "--help")
     assert result.exit_code == 0
@@ -95,7 +95,7 @@ def test_reproduce_refuses_bad_options_before_it_writes(tmp_path, options, messa
 @pytest.mark.parametrize(
     "words, message",
     [
-        (("dichotmy",), "there is no target 'dichotmy'; the targets are dichotomy.*Did you mean dichotomy"),
+        (("dichotmy",), "there is no target 'dichotmy'; the targets are dichotomy, .*Did you mean dichotomy"),
         (("--all", "dichotomy"), "--all runs every target; leave out 'dichotomy'"),
         (("--all", "--width", "3", "--seed", "2"), "--width cannot be used with --all"),
     ],

@@ -257,3 +257,32 @@ def test_the_command_in_the_report_repeats_it(tmp_path):
         first, second = (rf.open_run(tmp_path / folder / name) for folder in "ab")
         assert np.array_equal(first["log_det"], second["log_det"])
     assert (tmp_path / "a" / "figure.svg").read_bytes() == (tmp_path / "b" / "figure.svg").read_bytes()
+
+
+def test_lyapunov_prints_the_spectrum_and_its_sum(tmp_path):
+    words = ("lyapunov", "--quiet", "--label-noise", "2", "--step-size", "0.05", "--n-inputs", "3", "--n-outputs", "1")
+    result = run(*words, "--duration", "2000", "--out", tmp_path / "spectrum.nc")
+    assert result.exit_code == 0, result.output
+    assert "rank that is left: 1" in result.stdout
+    assert "PASS sum of the Lyapunov exponents" in result.stdout
+    found = rf.open_run(tmp_path / "spectrum.nc")
+    rows = [line.split() for line in result.stdout.splitlines()[1:5]]
+    assert [float(row[1]) for row in rows] == pytest.approx(found["exponents"].values, rel=1e-4, abs=1e-12)
+    assert rows[0][3] == "–" and float(rows[3][3]) == pytest.approx(
+        np.log(10) / -found["exponents"].values[3], rel=1e-3
+    )
+    assert run(*words, "--duration", "10", "--out", tmp_path / "spectrum.nc").exit_code == 2
+    short = run(*words, "--duration", "10", "--out", tmp_path / "short.nc")
+    assert short.exit_code == 0 and "undecided, 0 to 4; try a longer duration" in short.stdout
+    flow = run("lyapunov", "--quiet", "--method", "gradient-flow", "--duration", "1", "--out", tmp_path / "flow.nc")
+    assert flow.exit_code == 2 and "all its exponents are zero" in flow.stderr
+
+
+def test_observables_are_kept(tmp_path):
+    words = ("simulate", "--quiet", "--method", "stochastic-gradient-flow", "--label-noise", "1", "--step-size", "0.1")
+    both = ("--observable", "eigenvalues", "--observable", "log_singular_values_Z")
+    assert run(*words, "--duration", "1", *both, "--out", tmp_path / "run.nc").exit_code == 0
+    found = rf.open_run(tmp_path / "run.nc")
+    assert np.allclose(np.log(found["eigenvalues"]), 2 * found["log_singular_values_Z"], atol=1e-12)
+    wrong = run(*words, "--duration", "1", "--observable", "colour", "--out", tmp_path / "other.nc")
+    assert wrong.exit_code == 2 and "got 'colour'" in wrong.stderr

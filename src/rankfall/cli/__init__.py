@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from rankfall._version import __version__
-from rankfall.cli import _check, _plot, _reproduce, _simulate
+from rankfall.cli import _check, _lyapunov, _plot, _reproduce, _simulate
 from rankfall.cli._errors import EPILOG, guarded
 
 __all__ = ["app", "main"]
@@ -50,6 +50,9 @@ def _root(
                 --step-size 0.01 --duration 100 --replicates 64 --out run.nc
             any problem, any method
 
+        rankfall lyapunov --label-noise 2 --step-size 0.01 --duration 10000
+            how fast every singular value dies, and which rank is left
+
         rankfall check run.nc
             the verdict of every law; exit code 1 if one fails
 
@@ -59,6 +62,7 @@ def _root(
 
 app.command("reproduce", epilog=EPILOG)(guarded(_reproduce.reproduce))
 app.command("simulate", epilog=EPILOG)(guarded(_simulate.simulate))
+app.command("lyapunov", epilog=EPILOG)(guarded(_lyapunov.lyapunov))
 app.command("check", epilog=EPILOG)(guarded(_check.check))
 app.command("plot", epilog=EPILOG)(guarded(_plot.plot))
 

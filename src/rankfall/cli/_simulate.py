@@ -2,137 +2,61 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from rankfall.cli import _options as options
 from rankfall.cli._errors import INTERRUPTED, say
+from rankfall.cli._output import check_output
 from rankfall.cli._progress import ProgressDisplay
 from rankfall.cli._verdicts import exit_code, print_verdicts
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from rankfall.problem import Problem
-
 __all__ = ["simulate"]
-
-MethodName = StrEnum(
-    "MethodName",
-    ["gradient-flow", "stochastic-gradient-flow", "gradient-descent", "label-noise-descent",
-     "stochastic-gradient-descent"],
-)  # fmt: skip
-Start = StrEnum("Start", ["gaussian", "balanced"])
-Ledger = StrEnum("Ledger", ["auto", "determinant", "balance", "both", "none"])
-Precision = StrEnum("Precision", ["single", "double"])
-Integrator = StrEnum("Integrator", ["geometric", "euler"])
-Loss = StrEnum("Loss", ["squared", "logistic", "cross-entropy"])
-
-_DATA, _METHOD, _NETWORK, _RUN = "Problem", "Method", "Network", "Run"
 
 
 def simulate(
-    method: Annotated[
-        MethodName,
-        typer.Option(metavar="NAME", help=f"How the weights move: {', '.join(MethodName)}.", rich_help_panel=_METHOD),
-    ],
-    inputs: Annotated[
-        Path | None, typer.Option(help="Inputs, n×p: .npy, or a table (.csv, .tsv, .txt).", rich_help_panel=_DATA)
-    ] = None,
-    labels: Annotated[
-        Path | None, typer.Option(help="Labels, n×k or n values, of the same kinds.", rich_help_panel=_DATA)
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help="A bundled set: diabetes, digits, breast-cancer (needs the extra 'data').", rich_help_panel=_DATA
-        ),
-    ] = None,
-    loss: Annotated[
-        Loss,
-        typer.Option(
-            help="squared; logistic (labels 0 or 1); cross-entropy (one column of classes, or one-hot).",
-            rich_help_panel=_DATA,
-        ),
-    ] = Loss.squared,
-    n_samples: Annotated[
-        int | None, typer.Option(help="Gaussian data: samples n.", show_default="1000", rich_help_panel=_DATA)
-    ] = None,
-    n_inputs: Annotated[
-        int | None, typer.Option(help="Gaussian data: inputs p.", show_default="5", rich_help_panel=_DATA)
-    ] = None,
-    n_outputs: Annotated[
-        int | None,
-        typer.Option(help="Gaussian data: outputs k, or classes.", show_default="2", rich_help_panel=_DATA),
-    ] = None,
-    teacher_rank: Annotated[
-        int | None, typer.Option(help="Gaussian data: rank of the teacher.", show_default="full", rich_help_panel=_DATA)
-    ] = None,
-    teacher_noise: Annotated[
-        float | None, typer.Option(help="Gaussian data: variance of fixed noise in the labels.", rich_help_panel=_DATA)
-    ] = None,
-    problem_seed: Annotated[
-        int | None, typer.Option(help="Gaussian data: seed.", show_default="that of --seed", rich_help_panel=_DATA)
-    ] = None,
-    label_noise: Annotated[
-        float | None,
-        typer.Option(
-            help="Variance δ of fresh label noise; probability of a flip where the loss is not squared.",
-            rich_help_panel=_METHOD,
-        ),
-    ] = None,
-    step_size: Annotated[float | None, typer.Option(help="η.", rich_help_panel=_METHOD)] = None,
-    batch_size: Annotated[int | None, typer.Option(help="b.", rich_help_panel=_METHOD)] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="λ, descents only.", rich_help_panel=_METHOD)] = None,
-    integrator: Annotated[
-        Integrator | None, typer.Option(help="Of the stochastic flow.", rich_help_panel=_METHOD)
-    ] = None,
-    tolerance: Annotated[
-        float | None, typer.Option(help="Of gradient flow, local error.", rich_help_panel=_METHOD)
-    ] = None,
-    width: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Hidden units l; again, or 10,10, for every further hidden layer.",
-            show_default="p + k + 3",
-            rich_help_panel=_NETWORK,
-        ),
-    ] = None,
-    start: Annotated[Start, typer.Option(help="How the weights start.", rich_help_panel=_NETWORK)] = Start.gaussian,
-    scale: Annotated[float, typer.Option(help="Standard deviation of the start.", rich_help_panel=_NETWORK)] = 1.0,
-    shared_start: Annotated[
-        bool, typer.Option("--shared-start", help="All replicates start alike.", rich_help_panel=_NETWORK)
-    ] = False,
-    out: Annotated[Path, typer.Option(help="Where the run is written (NetCDF).", rich_help_panel=_RUN)] = Path(
+    method: options.Method,
+    inputs: options.Inputs = None,
+    labels: options.Labels = None,
+    data: options.Data = None,
+    loss: options.Loss = options.LossName.squared,
+    n_samples: options.NSamples = None,
+    n_inputs: options.NInputs = None,
+    n_outputs: options.NOutputs = None,
+    teacher_rank: options.TeacherRank = None,
+    teacher_noise: options.TeacherNoise = None,
+    problem_seed: options.ProblemSeed = None,
+    label_noise: options.LabelNoise = None,
+    step_size: options.StepSize = None,
+    batch_size: options.BatchSize = None,
+    weight_decay: options.WeightDecay = None,
+    integrator: options.Integrator = None,
+    tolerance: options.Tolerance = None,
+    width: options.Width = None,
+    start: options.Start = options.StartName.gaussian,
+    scale: options.Scale = 1.0,
+    shared_start: options.SharedStart = False,
+    out: Annotated[Path, typer.Option(help="Where the run is written (NetCDF).", rich_help_panel=options.RUN)] = Path(
         "run.nc"
     ),
-    duration: Annotated[
-        float | None, typer.Option(help="Time: flow time, or steps × step size.", rich_help_panel=_RUN)
-    ] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps, descents only.", rich_help_panel=_RUN)] = None,
-    dt: Annotated[
-        float | None, typer.Option(help="Time step, flows only.", show_default="chosen", rich_help_panel=_RUN)
-    ] = None,
-    replicates: Annotated[int, typer.Option(help="Trajectories.", rich_help_panel=_RUN)] = 1,
-    seed: Annotated[int, typer.Option(help="Seed of starts and noise.", rich_help_panel=_RUN)] = 0,
-    save_points: Annotated[int, typer.Option(help="Times that are kept.", rich_help_panel=_RUN)] = 200,
-    weights: Annotated[
-        bool, typer.Option("--weights", help="Keep the weights at these times.", rich_help_panel=_RUN)
-    ] = False,
-    ledger: Annotated[Ledger, typer.Option(help="What to certify the run with.", rich_help_panel=_RUN)] = Ledger.auto,
-    noise_precision: Annotated[
-        Precision, typer.Option(help="Of the normal random numbers.", rich_help_panel=_RUN)
-    ] = Precision.single,
-    threads: Annotated[
-        int | None, typer.Option(help="Threads; the numbers do not depend on it.", rich_help_panel=_RUN)
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a file that is there.", rich_help_panel=_RUN)
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress display.", rich_help_panel=_RUN)] = False,
+    duration: options.Duration = None,
+    steps: options.Steps = None,
+    dt: options.Dt = None,
+    replicates: options.Replicates = 1,
+    seed: options.Seed = 0,
+    save_points: options.SavePoints = 200,
+    weights: options.Weights = False,
+    observable: options.Observable = None,
+    ledger: options.Ledger = options.LedgerName.auto,
+    noise_precision: options.NoisePrecision = options.Precision.single,
+    threads: options.Threads = None,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
 ) -> None:
     r"""Simulate any problem with any method, write the run as NetCDF and check the laws on it.
 
@@ -157,22 +81,13 @@ def simulate(
     """
     import rankfall as rf
     from rankfall import laws
-    from rankfall._files import check_folder
 
-    if out.suffix.lower() != ".nc":
-        raise rf.InvalidInput(f"--out must end in .nc, got {out}.")
-    if not out.parent.is_dir():
-        raise rf.InvalidInput(f"--out: there is no folder {out.parent}.")
-    if out.is_dir() or (out.exists() and not overwrite):
-        raise rf.InvalidInput(
-            f"{out} is there already; choose another --out" + ("." if out.is_dir() else ", or --overwrite.")
-        )
-    check_folder(out.parent)
+    check_output(out, overwrite)
     synthetic = {
         "n_samples": n_samples, "n_inputs": n_inputs, "n_outputs": n_outputs, "teacher_rank": teacher_rank,
         "teacher_noise": teacher_noise, "problem_seed": problem_seed,
     }  # fmt: skip
-    chosen_method = _method(
+    chosen_method = options.make_method(
         method.value,
         label_noise=label_noise,
         step_size=step_size,
@@ -181,10 +96,8 @@ def simulate(
         integrator=None if integrator is None else integrator.value,
         tolerance=tolerance,
     )
-    problem = _problem(inputs, labels, data, synthetic, seed, loss.value.replace("-", "_"))
-    units = _widths(width) or problem.n_inputs + problem.n_outputs + 3
-    make = rf.LinearNetwork.balanced if start is Start.balanced else rf.LinearNetwork.gaussian
-    network = make(problem.n_inputs, units, problem.n_outputs, scale)
+    problem = options.make_problem(inputs, labels, data, synthetic, seed, loss.value.replace("-", "_"))
+    network = options.make_network(problem, width, start, scale)
     checkpoint, partial = out.with_suffix(".checkpoint"), out.with_suffix(".partial.nc")
     with ProgressDisplay(quiet) as display:
         try:
@@ -200,6 +113,7 @@ def simulate(
                 save_points=save_points,
                 start="shared" if shared_start else "independent",
                 weights=weights,
+                observables=observable or (),
                 ledger=cast(Any, ledger.value),
                 noise_precision=cast(Any, noise_precision.value),
                 threads=threads,
@@ -218,96 +132,6 @@ def simulate(
     print_verdicts(verdicts)
     typer.echo(f"Run: {out}")
     raise typer.Exit(exit_code(verdicts))
-
-
-def _widths(words: list[str] | None) -> int | list[int] | None:
-    """The hidden layers of --width, given several times or with commas; one number for a single one."""
-    import rankfall as rf
-
-    parts = [part.strip() for word in words or () for part in word.split(",")]
-    try:
-        widths = [int(part) for part in parts]
-    except ValueError:
-        raise rf.InvalidInput(f"--width takes whole numbers, like 10 or 10,10; got {', '.join(words or ())}.") from None
-    if not widths:
-        return None
-    return widths[0] if len(widths) == 1 else widths
-
-
-def _method(name: str, **options: Any) -> Any:
-    import rankfall as rf
-
-    kind = getattr(rf, "".join(word.capitalize() for word in name.split("-")))
-    allowed = {field.name for field in fields(kind)}
-    given = {option: value for option, value in options.items() if value is not None}
-    foreign = [_option(option) for option in given if option not in allowed]
-    if foreign:
-        raise rf.InvalidInput(
-            f"{', '.join(foreign)} does not belong to --method {name}, which takes "
-            f"{', '.join(_option(option) for option in options if option in allowed)}."
-        )
-    required = [field.name for field in fields(kind) if field.default is _missing()]
-    absent = [_option(option) for option in required if option not in given]
-    if absent:
-        raise rf.InvalidInput(f"--method {name} needs {', '.join(absent)}.")
-    return kind(**given)
-
-
-def _missing() -> Any:
-    from dataclasses import MISSING
-
-    return MISSING
-
-
-def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _problem(
-    inputs: Path | None, labels: Path | None, data: str | None, synthetic: dict[str, Any], seed: int, loss: Any
-) -> Problem:
-    import rankfall as rf
-    from rankfall import datasets
-
-    given = [_option(name) for name, value in synthetic.items() if value is not None]
-    if (inputs is None) != (labels is None):
-        raise rf.InvalidInput("--inputs and --labels belong together; one of them is missing.")
-    if inputs is not None and data is not None:
-        raise rf.InvalidInput("--data cannot be used together with --inputs and --labels.")
-    if given and (inputs is not None or data is not None):
-        raise rf.InvalidInput(f"{', '.join(given)}: only for Gaussian data, not together with --inputs or --data.")
-    if inputs is not None and labels is not None:
-        features, targets = datasets.read_matrix(inputs, "inputs"), datasets.read_matrix(labels, "labels")
-        return rf.Problem.from_data(features, targets, loss=loss)
-    if data is not None:
-        return datasets.load(data, loss=loss)
-    if loss == "logistic":
-        raise rf.InvalidInput(
-            "--loss logistic needs --inputs and --labels, or --data; for random data use cross-entropy."
-        )
-    defaults: dict[str, Any] = {
-        "n_samples": 1000,
-        "n_inputs": 5,
-        "n_outputs": 2,
-        "problem_seed": seed,
-        "teacher_noise": 0.0,
-    }
-    chosen: dict[str, Any] = {name: defaults.get(name) if value is None else value for name, value in synthetic.items()}
-    if loss == "cross_entropy":
-        if synthetic["teacher_noise"] is not None:
-            raise rf.InvalidInput(
-                "--teacher-noise is for the squared loss; the classes of random data are those of the teacher."
-            )
-        sizes = chosen["n_samples"], chosen["n_inputs"], chosen["n_outputs"]
-        return rf.Problem.classification(*sizes, seed=chosen["problem_seed"], rank=chosen["teacher_rank"])
-    return rf.Problem.gaussian(
-        chosen["n_samples"],
-        chosen["n_inputs"],
-        chosen["n_outputs"],
-        seed=chosen["problem_seed"],
-        rank=chosen["teacher_rank"],
-        noise=chosen["teacher_noise"],
-    )
 
 
 def _summary(run: xr.Dataset) -> str:

@@ -15,7 +15,9 @@ __all__ = ["TARGETS", "choose_target"]
 # In the order in which `--all` runs and shows them.
 TARGETS = {
     "dichotomy": "det M and the singular values of W1, with and without label noise",
+    "repulsion": "the eigenvalues of M repel each other, and that is what lowers the rank",
     "lyapunov": "how fast each singular value dies, and which rank is left",
+    "deep": "two to six layers, with and without label noise",
     "classification": "linear classifiers of digits: flipped labels lower the rank, descent does not",
 }
 

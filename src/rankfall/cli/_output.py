@@ -1,0 +1,28 @@
+"""Where a command may write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rankfall._files import check_folder
+from rankfall.errors import InvalidInput
+
+__all__ = ["check_output"]
+
+
+def check_output(out: Path, overwrite: bool) -> None:
+    """Make sure, before any work, that the NetCDF file can be written and replaces nothing unasked.
+
+    Raises:
+        InvalidInput: Another ending, no such folder, or a file that is there already.
+        OutputError: The folder cannot be written.
+    """
+    if out.suffix.lower() != ".nc":
+        raise InvalidInput(f"--out must end in .nc, got {out}.")
+    if not out.parent.is_dir():
+        raise InvalidInput(f"--out: there is no folder {out.parent}.")
+    if out.is_dir() or (out.exists() and not overwrite):
+        raise InvalidInput(
+            f"{out} is there already; choose another --out" + ("." if out.is_dir() else ", or --overwrite.")
+        )
+    check_folder(out.parent)
