@@ -49,6 +49,15 @@ def test_equal_eigenvalues_are_driven_apart():
     assert found[0] - found[1] == pytest.approx(2e-3, rel=1e-5) and found.sum() == pytest.approx(0.0, abs=1e-15)
 
 
+def test_a_thin_gap_between_large_numbers_is_solved_to_their_rounding():
+    """log λ near −150, driven together against a weak repulsion: this once counted as diverged."""
+    x = np.array([0.0, -150.0, -150.2])
+    y, weights = np.array([0.0, -150.3, -150.0]), np.full((3, 3), 1e-9)
+    assert _repel(x, y, weights, np.empty((3, 3)), np.empty(3))
+    # two alone: gap = −0.3 + 4 · 1e-9 / gap, that is gap = 1.333e-8 to 1e-5, of which the rounding of 150 leaves 1e-5 more
+    assert x[1] - x[2] == pytest.approx(4e-9 / 0.3, rel=1e-4) and x.sum() == pytest.approx(y.sum(), abs=1e-11)
+
+
 def test_vectors_are_singular_vectors_and_orthonormal_however_graded():
     rng = np.random.default_rng(1)
     x = np.linalg.qr(rng.standard_normal((6, 4)))[0] + 0.05 * rng.standard_normal((6, 4))

@@ -3,6 +3,7 @@
 import mpmath
 import numpy as np
 import pytest
+import xarray as xr
 
 import oracles
 import rankfall as rf
@@ -319,8 +320,15 @@ def test_the_minus_one_matters(ensemble):
     assert eigenvalues.martingale(wrong).drift_p < 1e-100
 
 
+def test_residuals_of_slabs_can_be_joined(ensemble):
+    slabs = [eigenvalues.residuals(ensemble.isel(replicate=part)) for part in (slice(15_000), slice(15_000, None))]
+    joined = eigenvalues.martingale(xr.concat(slabs, "replicate"))
+    whole = eigenvalues.martingale(ensemble)
+    assert joined.drift_p == pytest.approx(whole.drift_p) and joined.covariance_p == pytest.approx(whole.covariance_p)
+
+
 def test_martingale_says_what_it_needs(ensemble):
-    with pytest.raises(rf.LawNotApplicable, match="at least 12 replicates"):
+    with pytest.raises(rf.LawNotApplicable, match="at least 12 replicates, got 5"):
         eigenvalues.martingale(ensemble.isel(replicate=slice(5)))
     with pytest.raises(rf.LawNotApplicable, match="fell below 1e-14"):
         eigenvalues.martingale(ensemble.isel(replicate=slice(50)).assign(drift=ensemble.drift * np.nan))

@@ -81,10 +81,11 @@ def _repel(x, y, weights, matrix, move):  # type: ignore[no-untyped-def]
                 matrix[j, j] += slope
                 matrix[j, i] -= slope
         _solve(matrix, move)
-        share, settled = 1.0, True
+        # a thin gap between large numbers is only known to their rounding
+        share, settled, rounding = 1.0, True, 1e-14 * (1.0 + max(abs(x[0]), abs(x[m - 1])))
         for i in range(m - 1):
             gap, change = x[i] - x[i + 1], move[i] - move[i + 1]
-            if not abs(change) <= 1e-8 * min(gap, 1.0):
+            if not abs(change) <= 1e-8 * min(gap, 1.0) + rounding:
                 settled = False
             if change < -0.9 * gap:
                 share = min(share, -0.9 * gap / change)

@@ -12,12 +12,14 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from rankfall.experiments._repulsion_claims import spread
 from rankfall.experiments._target import Results
 from rankfall.report import style
 
 __all__ = ["draw"]
 
 _LN10 = math.log(10.0)
+_MOST_RUNS = 64
 _ON, _OFF = style.NOISE_COLOURS[0], style.QUIET_COLOUR
 
 
@@ -26,19 +28,19 @@ def draw(results: Results, columns: Literal[1, 2]) -> Figure | None:
     if not results:
         return None
     with style.context():
-        figure = style.new_figure(columns, 5.0 if columns == 2 else 11.5)
+        figure = style.new_figure(columns, 5.0 if columns == 2 else 11.0)
         if columns == 2:
-            grid = figure.add_gridspec(2, 6, height_ratios=(1.15, 1.0))
-            places = (grid[0, :4], grid[0, 4:], grid[1, :2], grid[1, 2:4], grid[1, 4:])
+            halves: Any = figure.subfigures(2, 1, height_ratios=(1.15, 1.0))
+            upper, lower = halves
+            paths, push = upper.subplots(1, 2, width_ratios=(2.1, 1.0))
+            kept, free, alike = lower.subplots(1, 3)
         else:
-            grid = figure.add_gridspec(5, 1, height_ratios=(1.4, 1, 1, 1, 1))
-            places = tuple(grid[i, 0] for i in range(5))
-        paths, push, kept, free, both = (figure.add_subplot(place) for place in places)
+            paths, push, kept, free, alike = figure.subplots(5, 1, height_ratios=(1.4, 1, 1, 1, 1))
         free.sharey(kept)
         if "networks" in results:
-            _draw_paths(figure, paths, results["networks"])
-        _title(paths, "a", "Eigenvalues of M and what the repulsion does to them")
-        if "ensemble" in results:
+            _draw_paths(paths, results["networks"])
+        _title(paths, "a", "Eigenvalues of M and their repulsion")
+        if "push" in results.get("ensemble", {}):
             _draw_push(push, results["ensemble"])
         _title(push, "b", "The force")
         if "with-repulsion" in results:
@@ -47,8 +49,8 @@ def draw(results: Results, columns: Literal[1, 2]) -> Figure | None:
         if "without-repulsion" in results:
             _draw_spectrum(free, results["without-repulsion"], _OFF)
         _title(free, "d", "σ(W1), repulsion off")
-        _draw_determinants(both, results)
-        _title(both, "e", "det M, both")
+        _draw_spreads(alike, results)
+        _title(alike, "e", "No teacher")
     return figure
 
 
@@ -56,27 +58,29 @@ def _title(axes: Axes, letter: str, words: str) -> None:
     axes.set_title(f"{letter}   {words}")
 
 
-def _draw_paths(figure: Figure, axes: Axes, run: xr.Dataset) -> None:
-    """log₁₀ λ_i of one run coloured by the repulsion, with arrows; two more runs grey."""
+def _draw_paths(axes: Axes, run: xr.Dataset) -> None:
+    """log₁₀ λ_i of one run coloured by the repulsion, with arrows; two more runs grey. The first third of the time."""
+    run = run.isel(time=slice(max(3, run.sizes["time"] * 36 // 100)))
     time = run["time"].values
+    if len(time) < 3:
+        return
     logs = 2.0 * np.log10(np.maximum(run["singular_values_Z"].values, 1e-300))
     force = (run["force_pairs"].sum("mode_Z_other", skipna=False) + run["force_zero_modes"]).values / _LN10
     for other in range(1, min(3, len(logs))):
         axes.plot(time, logs[other], color=style.GREY, linewidth=0.5, alpha=0.5, zorder=1)
-    window = max(1, len(time) // 28)
+    window = max(1, len(time) // 20)
     smooth = _running_mean(force[0], window)
     largest = float(np.nanquantile(np.abs(smooth), 0.9)) or 1.0
     scale = Normalize(-largest, largest)
     lines: Any = None
     for mode in range(logs.shape[2]):
         points = np.column_stack([time, logs[0, :, mode]])
-        lines = LineCollection(
-            np.stack([points[:-1], points[1:]], axis=1), cmap="coolwarm", norm=scale, linewidths=1.8, zorder=2
-        )
+        pieces: Any = np.stack([points[:-1], points[1:]], axis=1)
+        lines = LineCollection(pieces, cmap="coolwarm", norm=scale, linewidths=1.8, zorder=2)
         lines.set_array(0.5 * (smooth[:-1, mode] + smooth[1:, mode]))
         axes.add_collection(lines)
     span = (time[-1] - time[0]) / 14.0
-    for index in range(window, len(time) - 1, max(1, len(time) // 7)):
+    for index in range(window, len(time) - 1, max(1, len(time) // 8)):
         for mode in range(logs.shape[2]):
             push = smooth[index, mode] * span
             if not math.isfinite(push):
@@ -94,9 +98,9 @@ def _draw_paths(figure: Figure, axes: Axes, run: xr.Dataset) -> None:
     axes.set_ylim(low - 0.06 * (high - low), high + 0.12 * (high - low))
     axes.set_xlabel("time t")
     axes.set_ylabel("log₁₀ λᵢ(M)")
-    bar = figure.colorbar(lines, ax=axes, fraction=0.04, pad=0.01, aspect=25)
+    bar: Any = axes.figure.colorbar(lines, ax=axes, fraction=0.04, pad=0.01, aspect=25)
     bar.set_label("repulsion, decades per time")
-    bar.outline.set_linewidth(0.5)  # type: ignore[operator]
+    bar.outline.set_linewidth(0.5)
 
 
 def _running_mean(values: np.ndarray, half: int) -> np.ndarray:
@@ -127,36 +131,38 @@ def _draw_push(axes: Axes, found: xr.Dataset) -> None:
 
 
 def _draw_spectrum(axes: Axes, run: xr.Dataset, colour: str) -> None:
-    """Singular values of W1: medians and bands from 10 % to 90 %."""
+    """Singular values of W1: every run faint, medians bold; dashed the geometric mean of those of Z."""
     time = run["time"].values
     values = np.log10(np.maximum(run["singular_values_W1"].values, 1e-300))
-    low, middle, high = np.nanquantile(values, [0.1, 0.5, 0.9], axis=0)
-    for mode in range(values.shape[2]):
-        axes.fill_between(time, low[:, mode], high[:, mode], color=colour, alpha=0.13, linewidth=0)
-        axes.plot(time, middle[:, mode], color=colour, linewidth=1.2)
-    axes.set_xlim(time[0], time[-1])
+    for each in values[:_MOST_RUNS]:
+        axes.plot(time, each, color=colour, linewidth=0.4, alpha=0.25)
+    axes.plot(time, np.nanmedian(values, axis=0), color=colour, linewidth=1.4)
+    mean = run["log_det"].median("replicate").values / (2.0 * run.sizes["mode_Z"] * _LN10)
+    axes.plot(time, mean, color=style.GREY, linewidth=1.0, linestyle="--")
+    axes.annotate(
+        "det M",
+        (time[len(time) // 2], mean[len(time) // 2]),
+        (-6, -10),
+        textcoords="offset points",
+        ha="right",
+        va="top",
+        color=style.GREY,
+        fontsize=7.5,
+    )
+    axes.set_xlim(time[0], max(time[-1], 1e-9))
     axes.set_xlabel("time t")
     axes.set_ylabel("log₁₀ σᵢ(W1)")
 
 
-def _draw_determinants(axes: Axes, results: Results) -> None:
-    """Medians of log₁₀ det M, which lie on each other."""
-    for name, colour, line, width, label in (
-        ("with-repulsion", _ON, "-", 2.4, "on"),
-        ("without-repulsion", _OFF, "--", 1.2, "off"),
-    ):
+def _draw_spreads(axes: Axes, results: Results) -> None:
+    """Distance of the outermost eigenvalues where all directions are alike, in decades."""
+    for name, colour, label in (("alike", _ON, "repulsion on"), ("alike-without-repulsion", _OFF, "repulsion off")):
         if name in results:
             run = results[name]
-            axes.plot(
-                run["time"].values,
-                run["log_det"].median("replicate").values / _LN10,
-                color=colour,
-                linestyle=line,
-                linewidth=width,
-                label=f"repulsion {label}",
-            )
-            axes.set_xlim(run["time"].values[0], run["time"].values[-1])
+            time = run["time"].values
+            axes.plot(time, spread(run) / _LN10, color=colour, label=label)
+            axes.set_xlim(time[0], max(time[-1], 1e-9))
     axes.set_xlabel("time t")
-    axes.set_ylabel("log₁₀ det M")
+    axes.set_ylabel("log₁₀ λ₁/λₘ")
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="lower left")
+        axes.legend(loc="upper left", handlelength=1.2)

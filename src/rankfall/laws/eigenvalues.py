@@ -38,12 +38,12 @@ import xarray as xr
 from rankfall import _eigen
 from rankfall._diffusion import diffusion
 from rankfall.errors import InvalidInput, LawNotApplicable
-from rankfall.laws._martingale import Martingale, martingale
+from rankfall.laws._martingale import Martingale, martingale, residuals
 from rankfall.laws._reading import Reading, read
 from rankfall.methods import Method
 from rankfall.problem import Problem
 
-__all__ = ["Forces", "Martingale", "decompose", "forces", "martingale"]
+__all__ = ["Forces", "Martingale", "decompose", "forces", "martingale", "residuals"]
 
 # Weights are decomposed in slabs of about this many numbers.
 _SLAB = 1 << 22
