@@ -17,12 +17,12 @@ where a g that underflows is a term that does not count.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from numba.extending import overload
 
 from rankfall._kernels import vector
+from rankfall._kernels.elementary import exponential, logarithm
 
 __all__ = ["INTERVAL", "reorthonormalise", "work_size"]
 
@@ -41,7 +41,7 @@ def reorthonormalise(frame: Any, block: Any, n: Any, stored: Any, one: Any) -> N
 
     `frame` is (F, Σ log R_ii, log (T_0)_ii, T̂, work, r): F (block, stored column, row, lane) of which the first n
     columns count, the sums (block, n, lane), the start (block, r, lane), T̂ (block, r, r, lane); `one` selects the
-    width. A column of zeros (a lane that pads a block) stays one, with log R_ii = −∞.
+    width. A column of zeros (a lane that pads a block) stays one.
     """
     raise NotImplementedError
 
@@ -82,8 +82,7 @@ def _reorthonormalise(frame, block, n, stored, one):  # type: ignore[no-untyped-
             for lane in range(w):
                 lower = growth[(block * n + i + 1) * w + lane] + start[(block * r + i + 1) * w + lane]
                 upper = growth[(block * n + i) * w + lane] + start[(block * r + i) * w + lane]
-                # below the rank of Z_0 there is nothing to add
-                work[ratios + i * w + lane] = math.exp(lower - upper) if lower > -math.inf else 0.0
+                work[ratios + i * w + lane] = exponential(lower - upper)  # 0 below the rank of Z_0, where ℓ = −∞
         for i in range(r - 1):
             factor = div(load(work, ratios + i * w), load(work, (i * n + i) * w))
             for j in range(i + 1, r):
@@ -95,6 +94,6 @@ def _reorthonormalise(frame, block, n, stored, one):  # type: ignore[no-untyped-
                 store(triangle, at, fma(factor, total, load(triangle, at)))
         for i in range(n):
             for lane in range(w):
-                growth[(block * n + i) * w + lane] += math.log(work[(i * n + i) * w + lane])
+                growth[(block * n + i) * w + lane] += logarithm(work[(i * n + i) * w + lane])
 
     return implementation
