@@ -18,6 +18,7 @@ HAND, OURS = "written by hand", "rankfall"
 DEPTHS = (2, 3, 4, 5, 6)
 MAIN = "rankfall, default recording and ledgers"
 BARE = "rankfall, no ledger, nothing recorded on the way"
+LEDGERS = "rankfall, default ledgers, nothing recorded on the way"
 BEST = "JAX, ensemble last, best layout"
 PLAIN = "JAX, scan + vmap"
 
@@ -102,22 +103,26 @@ def contenders(layout: Layout, *, only_main: bool) -> list[Contender]:
     def one(name: str, kind: str, steps: int, prepare: Any, note: str = "") -> Contender:
         return Contender(name, kind, kind == OURS, 512, steps, prepare, note)
 
-    found = [
-        one(MAIN, OURS, 20_000, ours, "200 save points, all balance ledgers"),
-        one(BARE, OURS, 20_000, partial(ours, save_points=2, ledger="none"), "the kernel alone"),
-        one(BEST, HAND, 600, partial(jax_deep.ensemble_last, layout=layout), f"{layout}, 2 threads"),
+    ledgers = one(LEDGERS, OURS, 10_000, partial(ours, save_points=2), "all balance ledgers, kept at every step")
+    bare = one(BARE, OURS, 10_000, partial(ours, save_points=2, ledger="none"), "the kernel alone")
+    best = one(BEST, HAND, 600, partial(jax_deep.ensemble_last, layout=layout), f"{layout}, 2 threads")
+    if only_main:
+        return [ledgers, bare, best]
+    return [
+        one(MAIN, OURS, 100_000, ours, "200 save points, all balance ledgers"),
+        bare,
+        ledgers,
+        best,
+        one(
+            "rankfall, default, one thread", OURS, 50_000, partial(ours, threads=1, save_points=100), "100 save points"
+        ),
+        one(PLAIN, HAND, 300, jax_deep.scan_vmap, "as most people write it"),
+        one(f"{PLAIN}, 2 threads", HAND, 300, partial(jax_deep.scan_vmap, threads=2)),
     ]
-    if not only_main:
-        found += [
-            one("rankfall, all ledgers, one thread", OURS, 10_000, partial(ours, threads=1)),
-            one(PLAIN, HAND, 300, jax_deep.scan_vmap, "as most people write it"),
-            one(f"{PLAIN}, 2 threads", HAND, 300, partial(jax_deep.scan_vmap, threads=2)),
-        ]
-    return found
 
 
 def measure(*, quick: bool) -> dict[str, object]:
-    machine, rounds = describe(), 2 if quick else 7
+    machine, rounds = describe(), 2 if quick else 5
     workload = DeepWorkload()
     layout, tried = best_layout(workload, quick=quick)
     difference = same_work(workload, layout)
@@ -137,7 +142,7 @@ def measure(*, quick: bool) -> dict[str, object]:
     for depth in DEPTHS[::2] if quick else DEPTHS:
         deeper = DeepWorkload(depth=depth, step_size=0.01 if depth < 5 else 0.005)
         chosen, _ = (layout, None) if quick else best_layout(deeper, quick=True)
-        row = interleave(contenders(chosen, only_main=True), deeper, rounds=rounds, shorten=20 if quick else 2)
+        row = interleave(contenders(chosen, only_main=True), deeper, rounds=rounds, shorten=10 if quick else 1)
         depths.append({"depth": depth, **{timing.contender.name: round(timing.median, 2) for timing in row}})
     return {
         "machine": machine,

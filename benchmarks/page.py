@@ -49,6 +49,7 @@ def text(results: Path) -> str:
     sections: list[tuple[str, Callable[[Results], str]]] = [
         ("headline", _headline),
         ("scaling", _scaling),
+        ("deep", _deep),
         ("minibatch", _minibatch),
         ("lyapunov", _lyapunov),
         ("memory", _memory),
@@ -260,6 +261,34 @@ def _scaling(r: Results) -> str:
 def _peer_names(r: Results) -> list[str]:
     known = {"n_inputs", "n_outputs", "width", "replicates", "rankfall"}
     return [name for name in r["peers"][0] if name not in known]
+
+
+def _deep(r: Results) -> str:
+    slower = r["times_slower"]
+    first = [
+        [
+            t["name"],
+            number(t["median"]),
+            *(f"{ratio:.0f}×" for ratio in slower.get(t["name"], {}).values()),
+            *([] if t["name"] in slower else ["", ""]),
+            t["note"],
+        ]
+        for t in r["timings"]
+    ]
+    names = [name for name in r["depths"][0] if name != "depth"]
+    return "\n".join(
+        [
+            "## Deeper networks\n",
+            _when(r),
+            f"Label-noise descent at widths {'-'.join(map(str, r['widths']))}, 512 trajectories on two threads; ns per "
+            "step and trajectory. JAX does the same arithmetic, forwards and backwards through the layers with as many "
+            "columns as there are outputs. Neither has a reduction of the hidden units here; rankfall works in the "
+            f"eigenbasis of Σ. Without noise all end at the same weights, to {r['difference_without_noise']:.0e}.\n",
+            table(["", "ns", "slower than default", "slower than the kernel alone", "how "], first),
+            "Against the depth, hidden layers of width 10 (rankfall's two layers are its own, reduced, kernel):\n",
+            table(["layers", *names], ([row["depth"], *(number(row[name]) for name in names)] for row in r["depths"])),
+        ]
+    )
 
 
 def _minibatch(r: Results) -> str:

@@ -330,7 +330,7 @@ def _ledgers(write: Writer, v: DeepVariant) -> None:
         with write.block("if wide[i - 1] != 0:"):
             _determinant(write, v)
         with write.block("if has_balance:"):
-            _balance(write)
+            _balance(write, v)
         write("d = e; o = n; ledger += width * width * W")
 
 
@@ -381,7 +381,7 @@ def _determinant(write: Writer, v: DeepVariant) -> None:
     write("store(scratch, at, total)")
 
 
-def _balance(write: Writer) -> None:
+def _balance(write: Writer, v: DeepVariant) -> None:
     """Lower triangle of Q_i ← a² Q_i + B_i X B_iᵀ − D_{i+1} Y D_{i+1}ᵀ."""
     for target, source, small in (("bx", "o", "xx"), ("dy", "e", "yy")):
         with write.block("for m in range(width):"), write.block("for c in range(s):"):
@@ -391,6 +391,18 @@ def _balance(write: Writer) -> None:
                 write(f"total = fma(left, load(scratch, {small} + (f * s + c) * W), total)")
             value = "total" if target == "bx" else "sub(zero, total)"
             write(f"store(scratch, {target} + (m * s + c) * W, {value})")
+    if not v.several:  # four loads less in the innermost loop
+        across = range(v.small)
+        with write.block("for m in range(width):"):
+            for f in across:
+                write(f"v{f} = load(scratch, bx + (m * s + {f}) * W); w{f} = load(scratch, dy + (m * s + {f}) * W)")
+            with write.block("for c in range(m + 1):"):
+                write("at = ledger + (m * width + c) * W; total = mul(keep_squared, load(balance, at))")
+                for f in across:
+                    write(f"total = fma(v{f}, load(scratch, o + (c * s + {f}) * W), total)")
+                    write(f"total = fma(w{f}, load(scratch, e + (c * s + {f}) * W), total)")
+                write("store(balance, at, total)")
+        return
     with write.block("for m in range(width):"), write.block("for c in range(m + 1):"):
         write("at = ledger + (m * width + c) * W; total = mul(keep_squared, load(balance, at))")
         with write.block("for f in range(s):"):

@@ -42,10 +42,9 @@ def draw(pairs: Mapping[int, Pair], label_noise: float, columns: Literal[1, 2]) 
             grid[0, place].set(title=f"{depth} layers")
             grid[0, place].set_yscale("log")
             grid[1, place].set_yscale("log")
-            if columns == 2:
-                grid[0, place].set_xlabel("layer")
             last = place == len(there) - 1
             if columns == 2 or last:
+                grid[0, place].set_xlabel("layer")
                 grid[1, place].set_xlabel("time")
             if (columns == 2 and place == 0) or columns == 1:
                 grid[0, place].set_ylabel("σᵢ at the end")

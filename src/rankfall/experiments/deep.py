@@ -76,7 +76,7 @@ class Settings:
             raise rf.InvalidInput(f"{', '.join(unknown)}: no such setting of this experiment.")
         defaults = cls()
         if quick:
-            defaults = replace(defaults, depths=(2, 3, 4), replicates=8, save_points=51, duration=1500.0)
+            defaults = replace(defaults, depths=(2, 3, 4), replicates=8, save_points=51)
         return replace(defaults, **given)._checked()
 
     def _checked(self) -> Settings:
@@ -119,9 +119,10 @@ def target(settings: Settings) -> Target:
             f"Linear networks of {_listed(settings.depths)} layers (width {settings.width}) learn a teacher of rank "
             f"{settings.teacher_rank} from {settings.n_inputs} inputs to {settings.n_outputs} outputs, from the same "
             "starts with and without label noise. Without it no layer loses rank at any depth. With it the first and "
-            "the last layer fall towards the rank of the teacher, the more slowly the deeper the network. A middle "
-            "layer does not follow: once its neighbours are of low rank, neither the gradient nor the noise reaches "
-            "its other directions, which stay what they were."
+            "the last layer fall towards the rank of the teacher, from three layers on the more slowly the deeper "
+            "the network. A middle layer does not follow: it moves by A_iᵀ H B_iᵀ, and once the products A_i before "
+            "and B_i behind it are of low rank, neither the gradient nor the noise reaches its other directions, which "
+            "stay what they were."
         ),
         settings=asdict(settings),
         parts=[
@@ -262,9 +263,10 @@ def _figure(settings: Settings, results: Results, columns: Literal[1, 2]) -> Fig
 def _caption(settings: Settings) -> str:
     return (
         f"Networks of {_listed(settings.depths)} layers, {settings.replicates} replicates each; gradient flow blue, "
-        f"with label noise (δ = {settings.label_noise:g}) orange. First row: the singular values of every layer and of "
-        f"the product P at t = {settings.duration:g}, medians over the replicates. Second row: those of the first layer "
-        "against time. The product falls to the teacher's rank in both cases, because it learns the teacher."
+        f"with label noise (δ = {settings.label_noise:g}) orange; medians over the replicates, without what has fallen "
+        "below 1e-14 of the largest. First: the singular values of every layer and of the product P at "
+        f"t = {settings.duration:g}. Second: those of the first layer against time. The product falls to the teacher's "
+        "rank in both cases, because it learns the teacher."
     )
 
 
@@ -273,7 +275,7 @@ def _notes(settings: Settings) -> list[str]:
         "Of more than two layers the stochastic flow is followed by Euler–Maruyama, gradient flow by DOP853; the laws "
         "are checked for every pair of neighbouring layers.",
     ]
-    if settings.width < settings.n_inputs + settings.width:
+    if max(settings.depths) > 2:
         notes.append(
             "With hidden layers of equal width no pair of a deeper network is wide enough for a determinant (a pair "
             "needs l_i ≥ l_(i−1) + l_(i+1)): its balance is checked instead."
