@@ -1,4 +1,4 @@
-"""Small matrix products with one matrix per vector lane, in register tiles of four rows by two columns.
+"""Small matrix products with one matrix per vector lane, in register tiles of four rows by two vectors.
 
     target[a, j] += Σ_c source[a, c] · factors[c, j]
 
@@ -15,6 +15,7 @@ from typing import Any
 from numba.extending import overload, register_jitable
 
 from rankfall._kernels import vector
+from rankfall._kernels.host import host_lanes
 
 __all__ = ["add_own_products", "add_shared_products"]
 
@@ -39,65 +40,101 @@ def add_own_products(
     raise NotImplementedError
 
 
+def _four_rows(width: int, pick: Callable[..., Any]) -> Callable[..., Any]:
+    """Four rows by one vector of `width` neighbouring numbers of a row."""
+    load, store, fma = (getattr(vector, f"{name}{width}") for name in ("load", "store", "fma"))
+
+    @register_jitable(inline="always")
+    def tile(target, t0, line, source, s, down, right, factors, f, depth):  # type: ignore[no-untyped-def]
+        t1, t2, t3 = t0 + line, t0 + 2 * line, t0 + 3 * line
+        z0, z1, z2, z3 = load(target, t0), load(target, t1), load(target, t2), load(target, t3)
+        for c in range(depth):
+            at, f0 = s + c * right, load(factors, f + c * line)
+            z0, z1 = fma(pick(source, at), f0, z0), fma(pick(source, at + down), f0, z1)
+            z2, z3 = fma(pick(source, at + 2 * down), f0, z2), fma(pick(source, at + 3 * down), f0, z3)
+        store(target, t0, z0)
+        store(target, t1, z1)
+        store(target, t2, z2)
+        store(target, t3, z3)
+
+    return tile
+
+
+def _picker(width: int, shared: bool) -> Callable[..., Any]:
+    """A number of the source in all lanes, or a vector of numbers, one for each lane."""
+    load, splat = getattr(vector, f"load{width}"), getattr(vector, f"splat{width}")
+
+    @register_jitable(inline="always")
+    def pick(array, at):  # type: ignore[no-untyped-def]
+        return splat(array[at]) if shared else load(array, at)
+
+    return pick
+
+
 def _make(shared: bool) -> Callable[..., Any]:
     def products(target, target_at, source, place, rows, depth, factors, factors_at, columns, one):  # type: ignore[no-untyped-def]
         w = one.width
-        load, store, splat, fma = (getattr(vector, f"{name}{w}") for name in ("load", "store", "splat", "fma"))
-
-        if shared:
-
-            @register_jitable(inline="always")
-            def pick(array, at):  # type: ignore[no-untyped-def]
-                return splat(array[at])
-        else:
-
-            @register_jitable(inline="always")
-            def pick(array, at):  # type: ignore[no-untyped-def]
-                return load(array, at)
+        # One source for all lanes is one for all columns too: a vector may then take several columns of narrow lanes.
+        single = shared or w == 1
+        v = max(w, host_lanes()) if single else w
+        load, store, fma = (getattr(vector, f"{name}{v}") for name in ("load", "store", "fma"))
+        pick = _picker(v, single)
+        load_w, store_w, fma_w = (getattr(vector, f"{name}{w}") for name in ("load", "store", "fma"))
+        pick_w = _picker(w, single)
+        sizes = [max(w, v >> i) for i in range(4)]
+        v0, v1, v2, v3 = sizes
+        tile0, tile1, tile2, tile3 = (_four_rows(size, _picker(size, single)) for size in sizes)
 
         def implementation(target, target_at, source, place, rows, depth, factors, factors_at, columns, one):  # type: ignore[no-untyped-def]
             first, down, right = place
             line = columns * w
-            whole_rows, whole_columns = rows - rows % 4, columns - columns % 2
+            whole_rows = rows - rows % 4
             for a in range(0, whole_rows, 4):
-                for j in range(0, whole_columns, 2):
-                    t0 = target_at + a * line + j * w
+                s, t, q = first + a * down, target_at + a * line, 0
+                while q + 2 * v <= line:
+                    t0, f = t + q, factors_at + q
                     t1, t2, t3 = t0 + line, t0 + 2 * line, t0 + 3 * line
-                    z00, z01 = load(target, t0), load(target, t0 + w)
-                    z10, z11 = load(target, t1), load(target, t1 + w)
-                    z20, z21 = load(target, t2), load(target, t2 + w)
-                    z30, z31 = load(target, t3), load(target, t3 + w)
-                    s = first + a * down
-                    f = factors_at + j * w
-                    for _ in range(depth):
-                        f0, f1 = load(factors, f), load(factors, f + w)
-                        s0, s1 = pick(source, s), pick(source, s + down)
-                        s2, s3 = pick(source, s + 2 * down), pick(source, s + 3 * down)
+                    z00, z01 = load(target, t0), load(target, t0 + v)
+                    z10, z11 = load(target, t1), load(target, t1 + v)
+                    z20, z21 = load(target, t2), load(target, t2 + v)
+                    z30, z31 = load(target, t3), load(target, t3 + v)
+                    for c in range(depth):
+                        at = s + c * right
+                        f0, f1 = load(factors, f + c * line), load(factors, f + c * line + v)
+                        s0, s1 = pick(source, at), pick(source, at + down)
+                        s2, s3 = pick(source, at + 2 * down), pick(source, at + 3 * down)
                         z00, z01 = fma(s0, f0, z00), fma(s0, f1, z01)
                         z10, z11 = fma(s1, f0, z10), fma(s1, f1, z11)
                         z20, z21 = fma(s2, f0, z20), fma(s2, f1, z21)
                         z30, z31 = fma(s3, f0, z30), fma(s3, f1, z31)
-                        s += right
-                        f += line
                     store(target, t0, z00)
-                    store(target, t0 + w, z01)
+                    store(target, t0 + v, z01)
                     store(target, t1, z10)
-                    store(target, t1 + w, z11)
+                    store(target, t1 + v, z11)
                     store(target, t2, z20)
-                    store(target, t2 + w, z21)
+                    store(target, t2 + v, z21)
                     store(target, t3, z30)
-                    store(target, t3 + w, z31)
-            for a in range(rows):  # what is left: the last rows, and the last column of the others
-                for j in range(whole_columns if a < whole_rows else 0, columns):
-                    t0 = target_at + a * line + j * w
-                    z = load(target, t0)
-                    s = first + a * down
-                    f = factors_at + j * w
-                    for _ in range(depth):
-                        z = fma(pick(source, s), load(factors, f), z)
-                        s += right
-                        f += line
-                    store(target, t0, z)
+                    store(target, t3 + v, z31)
+                    q += 2 * v
+                # what is left of the row, less than 2v numbers, in vectors of half the width each time
+                if q + v0 <= line:
+                    tile0(target, t + q, line, source, s, down, right, factors, factors_at + q, depth)
+                    q += v0
+                if q + v1 <= line:
+                    tile1(target, t + q, line, source, s, down, right, factors, factors_at + q, depth)
+                    q += v1
+                if q + v2 <= line:
+                    tile2(target, t + q, line, source, s, down, right, factors, factors_at + q, depth)
+                    q += v2
+                if q + v3 <= line:
+                    tile3(target, t + q, line, source, s, down, right, factors, factors_at + q, depth)
+            for a in range(whole_rows, rows):
+                for q in range(0, line, w):
+                    t0, s, f = target_at + a * line + q, first + a * down, factors_at + q
+                    z = load_w(target, t0)
+                    for c in range(depth):
+                        z = fma_w(pick_w(source, s + c * right), load_w(factors, f + c * line), z)
+                    store_w(target, t0, z)
 
         return implementation
 

@@ -11,14 +11,16 @@ X_T is one for all lanes where all samples take part, in order, and gathered per
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba.extending import overload
+from numba.extending import overload, register_jitable
 
 from rankfall._kernels import vector
 from rankfall._kernels.exponential import exponential
 from rankfall._kernels.flips import class_shift, draw_words, words_per_sample
+from rankfall._kernels.host import host_lanes
 from rankfall._kernels.lane_products import add_own_products, add_shared_products
 
 __all__ = ["SAMPLE_TILE", "LossData", "add_gradient", "room_size"]
@@ -70,15 +72,32 @@ def add_gradient(
     raise NotImplementedError
 
 
+def _logistic(width: int) -> Callable[..., None]:
+    """Scores ← gain (label − σ(score)) for one vector of scores; σ(s) = 1/(1 + e^{−s}), from e^{−|s|} ≤ 1."""
+    names = ("load", "store", "splat", "mul", "add", "sub", "div", "absolute", "choose")
+    load, store, splat, mul, add, sub, div, absolute, choose = (getattr(vector, f"{name}{width}") for name in names)
+
+    @register_jitable(inline="always")
+    def residual(room, score_at, label_at, gain):  # type: ignore[no-untyped-def]
+        one, s = splat(1.0), load(room, score_at)
+        small = exponential(sub(splat(0.0), absolute(s)))
+        sigma = div(choose(splat(0.0), s, small, one), add(one, small))
+        store(room, score_at, mul(splat(gain), sub(load(room, label_at), sigma)))
+
+    return residual
+
+
 @overload(add_gradient, inline="never")
 def _add_gradient(  # type: ignore[no-untyped-def]
     scratch, product, target, data, gain, threshold, kind, k0, k1, replicate, step, one
 ):
     w = one.width
-    names = ("load", "store", "splat", "fma", "mul", "add", "sub", "div", "absolute", "larger", "choose")
-    load, store, splat, fma, mul, add, sub, div, absolute, larger, choose = (
-        getattr(vector, f"{name}{w}") for name in names
-    )
+    names = ("load", "store", "splat", "fma", "mul", "add", "sub", "div", "larger")
+    load, store, splat, fma, mul, add, sub, div, larger = (getattr(vector, f"{name}{w}") for name in names)
+    # What is done to every number alone is done in the widest vectors, also where the lanes are few.
+    v = max(w, host_lanes())
+    load_wide, store_wide = getattr(vector, f"load{v}"), getattr(vector, f"store{v}")
+    logistic, logistic_wide = _logistic(w), _logistic(v)
 
     def implementation(  # type: ignore[no-untyped-def]
         scratch, product, target, data, gain, threshold, kind, k0, k1, replicate, step, one
@@ -141,22 +160,31 @@ def _add_gradient(  # type: ignore[no-untyped-def]
                     place = (own, p * w, w)
                     add_own_products(room, scores, room, place, tile, p, scratch, product, k, one)
                 if loss == 1:
-                    for e in range(tile * k):
-                        s = load(room, scores + e * w)
-                        small = exponential(sub(zero, absolute(s)))
-                        sigma = div(choose(zero, s, small, one), add(one, small))
-                        store(room, scores + e * w, mul(splat(gain), sub(load(room, e * w), sigma)))
+                    numbers = tile * k * w
+                    whole = numbers - numbers % v
+                    for e in range(0, whole, v):
+                        logistic_wide(room, scores + e, e, gain)
+                    for e in range(whole, numbers, w):
+                        logistic(room, scores + e, e, gain)
                 else:
                     for t in range(tile):
                         at = t * k * w
                         largest = load(room, scores + at)
                         for j in range(1, k):
                             largest = larger(largest, load(room, scores + at + j * w))
+                        for j in range(k):
+                            store(room, scores + at + j * w, sub(load(room, scores + at + j * w), largest))
+                    numbers = tile * k * w
+                    whole = numbers - numbers % v
+                    for e in range(scores, scores + whole, v):
+                        store_wide(room, e, exponential(load_wide(room, e)))
+                    for e in range(scores + whole, scores + numbers, w):
+                        store(room, e, exponential(load(room, e)))
+                    for t in range(tile):
+                        at = t * k * w
                         total = zero
                         for j in range(k):
-                            weight = exponential(sub(load(room, scores + at + j * w), largest))
-                            store(room, scores + at + j * w, weight)
-                            total = add(total, weight)
+                            total = add(total, load(room, scores + at + j * w))
                         inverse = div(splat(-1.0), total)
                         for j in range(k):
                             residual = fma(inverse, load(room, scores + at + j * w), load(room, at + j * w))
