@@ -20,31 +20,6 @@ LINKS = [
 ]
 OUTSIDE = [link for link in LINKS if not link[2].startswith(("#", "http"))]
 
-# Written by others at the same time as the page: these are skipped while they are missing. Once all of them are there
-# the set can be emptied, and `test_nothing_is_pending` turns from skipped to passed.
-PENDING = {
-    "src/rankfall/laws/eigenvalues.py",
-    "src/rankfall/_eigenvalue_process.py",
-    "src/rankfall/_lyapunov.py",
-    "src/rankfall/laws/lyapunov.py",
-    "src/rankfall/_kernels/frame.py",
-    "src/rankfall/_kernels/graded.py",
-    "src/rankfall/_kernels/deep.py",
-    "src/rankfall/laws/_pairs.py",
-    "src/rankfall/_kernels/flips.py",
-    "src/rankfall/_losses.py",
-    "src/rankfall/network.py::LinearNetwork.widths",
-    "src/rankfall/problem.py::Problem.gradient",
-    "tests/laws/test_eigenvalues.py",
-    "tests/test_lyapunov.py",
-    "tests/test_graded.py",
-    "tests/kernels/test_frame.py",
-    "tests/deep",
-    "tests/test_losses.py",
-    "tests/test_eigenvalue_process.py",
-    "tests/kernels/test_loss_kernels.py",
-}
-
 
 def place(target: str) -> Path:
     return (PAGE.parent / target).resolve()
@@ -97,7 +72,7 @@ def test_there_are_links_of_both_kinds():
 
 
 def test_every_link_outside_points_at_something():
-    lost = [found for found in (missing(*link) for link in OUTSIDE) if found is not None and found not in PENDING]
+    lost = [found for found in (missing(*link) for link in OUTSIDE) if found is not None]
     assert lost == []
 
 
@@ -121,12 +96,3 @@ def test_every_part_but_the_notation_names_code_and_tests():
         assert "- Implemented: " in section, section.splitlines()[0]
         if not section.startswith("1. "):
             assert "- Tested: " in section, section.splitlines()[0]
-
-
-def test_nothing_is_pending():
-    """Skipped while a file or name of others is missing; says which."""
-    mentioned = {key(target) for _, _, target in OUTSIDE}
-    assert {entry.partition("::")[0] for entry in PENDING} <= mentioned
-    waiting = sorted({found for found in (missing(*link) for link in OUTSIDE) if found in PENDING})
-    if waiting:
-        pytest.skip(f"not here yet: {', '.join(waiting)}")
