@@ -10,8 +10,6 @@ import ast
 import re
 from pathlib import Path
 
-import pytest
-
 PAGE = Path(__file__).parents[1] / "docs" / "theory.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 LINKS = [
