@@ -54,7 +54,7 @@ def test_a_thin_gap_between_large_numbers_is_solved_to_their_rounding():
     x = np.array([0.0, -150.0, -150.2])
     y, weights = np.array([0.0, -150.3, -150.0]), np.full((3, 3), 1e-9)
     assert _repel(x, y, weights, np.empty((3, 3)), np.empty(3))
-    # two alone: gap = −0.3 + 4 · 1e-9 / gap, that is gap = 1.333e-8 to 1e-5, of which the rounding of 150 leaves 1e-5 more
+    # two alone: gap = −0.3 + 4e-9 / gap, that is 1.33e-8, of which the rounding of 150 leaves some 1e-5
     assert x[1] - x[2] == pytest.approx(4e-9 / 0.3, rel=1e-4) and x.sum() == pytest.approx(y.sum(), abs=1e-11)
 
 

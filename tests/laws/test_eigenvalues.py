@@ -231,6 +231,24 @@ def test_recording_changes_no_bit_and_has_the_same_bits_for_any_threads_and_repl
             np.testing.assert_array_equal(other[name], with_forces[name][:replicates])
 
 
+def test_recorded_forces_survive_the_disk_a_rerun_and_an_interruption(tmp_path):
+    method, length = METHODS["geometric"]
+    options = {**length, "replicates": 3, "seed": 4, "save_points": 6, "observables": ["eigenvalue_forces"]}
+    run = rf.simulate(PROBLEM, WIDE, method, **options)
+    rf.save_run(run, tmp_path / "run.nc")
+    assert rf.open_run(tmp_path / "run.nc").identical(run) and rf.rerun(run).identical(run)
+
+    def stop(state):
+        if state.completed > 0:
+            raise KeyboardInterrupt
+
+    with pytest.raises(rf.SimulationInterrupted) as caught:
+        rf.simulate(PROBLEM, WIDE, method, **options, checkpoint=tmp_path / "c", progress=stop)
+    part = eigenvalues.decompose(caught.value.run)
+    np.testing.assert_array_equal(part.pairs, eigenvalues.decompose(run).pairs[:, : part.sizes["time"]])
+    assert rf.simulate(PROBLEM, WIDE, method, **options, checkpoint=tmp_path / "c").identical(run)
+
+
 def test_diverged_replicates_have_no_forces():
     with pytest.warns(rf.StepSizeWarning):
         run = rf.simulate(

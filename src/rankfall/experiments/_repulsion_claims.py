@@ -220,9 +220,9 @@ def spread(run: xr.Dataset) -> np.ndarray:
 
 def growth(run: xr.Dataset) -> float | None:
     """The exponent of the spread between a quarter of the time and all of it; None of a run that is not complete."""
-    if any(str(outcome) != "completed" for outcome in run["outcome"].values):
-        return None
     values, time = spread(run), run["time"].values
+    if len(time) < 5 or any(str(outcome) != "completed" for outcome in run["outcome"].values):
+        return None
     quarter = int(np.argmin(np.abs(time - 0.25 * time[-1])))
     return float(np.log(values[-1] / values[quarter]) / np.log(time[-1] / time[quarter]))
 

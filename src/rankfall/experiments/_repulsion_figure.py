@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from rankfall.experiments._repulsion_claims import spread
 from rankfall.experiments._target import Results
@@ -38,7 +39,7 @@ def draw(results: Results, columns: Literal[1, 2]) -> Figure | None:
             paths, push, kept, free, alike = figure.subplots(5, 1, height_ratios=(1.4, 1, 1, 1, 1))
         free.sharey(kept)
         if "networks" in results:
-            _draw_paths(paths, results["networks"])
+            _draw_paths(paths, results["networks"], "right" if columns == 2 else "bottom")
         _title(paths, "a", "Eigenvalues of M and their repulsion")
         if "push" in results.get("ensemble", {}):
             _draw_push(push, results["ensemble"])
@@ -58,7 +59,7 @@ def _title(axes: Axes, letter: str, words: str) -> None:
     axes.set_title(f"{letter}   {words}")
 
 
-def _draw_paths(axes: Axes, run: xr.Dataset) -> None:
+def _draw_paths(axes: Axes, run: xr.Dataset, side: Literal["right", "bottom"]) -> None:
     """log₁₀ λ_i of one run coloured by the repulsion, with arrows; two more runs grey. The first third of the time."""
     run = run.isel(time=slice(max(3, run.sizes["time"] * 36 // 100)))
     time = run["time"].values
@@ -98,7 +99,9 @@ def _draw_paths(axes: Axes, run: xr.Dataset) -> None:
     axes.set_ylim(low - 0.06 * (high - low), high + 0.12 * (high - low))
     axes.set_xlabel("time t")
     axes.set_ylabel("log₁₀ λᵢ(M)")
-    bar: Any = axes.figure.colorbar(lines, ax=axes, fraction=0.04, pad=0.01, aspect=25)
+    bar: Any = axes.figure.colorbar(
+        lines, ax=axes, location=side, fraction=0.04, pad=0.01, aspect=25, ticks=MaxNLocator(5)
+    )
     bar.set_label("repulsion, decades per time")
     bar.outline.set_linewidth(0.5)
 
@@ -140,7 +143,7 @@ def _draw_spectrum(axes: Axes, run: xr.Dataset, colour: str) -> None:
     mean = run["log_det"].median("replicate").values / (2.0 * run.sizes["mode_Z"] * _LN10)
     axes.plot(time, mean, color=style.GREY, linewidth=1.0, linestyle="--")
     axes.annotate(
-        "det M",
+        f"(det M)$^{{1/{2 * run.sizes['mode_Z']}}}$",
         (time[len(time) // 2], mean[len(time) // 2]),
         (-6, -10),
         textcoords="offset points",
