@@ -19,7 +19,7 @@ def measure(*, quick: bool) -> dict[str, object]:
     for p, k, width in SIZES[:1] if quick else SIZES:
         workload = Workload(n_inputs=p, n_outputs=k, width=width, scale=1.0 if width < 20 else 0.3)
         for name, method in (("geometric flow", ours.geometric), ("label-noise descent", None)):
-            options = {"steps": 20_000 if p * k <= 20 else 2_000, "replicates": 512, "save_points": 21}
+            options = {"steps": 20_000 if p * k <= 20 else 4_000, "replicates": 512, "save_points": 21}
             kept = {} if method else {"ledger": "none"}
             contenders = [
                 ours.contender(f"{name} ({p}, {k}, {width})", method=method, **options, **kept),

@@ -31,12 +31,13 @@ class FrameState:
         self._growth = aligned_zeros(layout.blocks * n * lanes)
         self._start = pack_lanes(level[:, None, :], lanes)
         self._triangle = pack_lanes(triangle.transpose(0, 2, 1), lanes)  # (row, column) in memory
-        self._spectra = graded_spectra()
+        graded = not {"log_singular_values_Z", "log_singular_values_W1"}.isdisjoint(plan.observables)
+        self._spectra = graded_spectra() if graded else None
 
     @property
     def is_compiled(self) -> bool:
         """Whether this process can turn the frame into singular values already."""
-        return bool(self._spectra.signatures)  # type: ignore[attr-defined]
+        return self._spectra is None or bool(self._spectra.signatures)  # type: ignore[attr-defined]
 
     def compile(self) -> None:
         """Compile by doing no replicate."""
@@ -63,7 +64,10 @@ class FrameState:
                 observed[name][index, here] = values
 
     def _graded(self, unit: Unit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Σ log R_ii, log σ(Z) and log σ(W1) of a unit's replicates; NaN for those that diverged."""
+        """Σ log R_ii, log σ(Z) and log σ(W1) of a unit's replicates; NaN for those that diverged.
+
+        The singular values are computed where somebody asked for one of them, else left empty.
+        """
         n, p, r = self._layout.rows, self._layout.n_inputs, self._columns_of_z
         frame = self._plan.unscale[:, None] * self._unpack(unit, self._columns, n, self._stored)[:, :, :n]
         growth = self._unpack(unit, self._growth, 1, n)[:, 0].copy()
@@ -75,16 +79,17 @@ class FrameState:
         spectra = np.empty((len(frame), r)), np.empty((len(frame), min(p, r)))
         with np.errstate(divide="ignore"):
             total = growth + np.log(np.diagonal(upper, axis1=1, axis2=2))
-        growth[lost] = 0.0
-        self._spectra(
-            q,
-            upper,
-            growth,
-            np.ascontiguousarray(self._unpack(unit, self._start, 1, r)[:, 0]),
-            np.ascontiguousarray(self._unpack(unit, self._triangle, r, r).transpose(0, 2, 1)),
-            p,
-            *spectra,
-        )
+        if self._spectra is not None:
+            growth[lost] = 0.0
+            self._spectra(
+                q,
+                upper,
+                growth,
+                np.ascontiguousarray(self._unpack(unit, self._start, 1, r)[:, 0]),
+                np.ascontiguousarray(self._unpack(unit, self._triangle, r, r).transpose(0, 2, 1)),
+                p,
+                *spectra,
+            )
         for values in (total, *spectra):
             values[lost] = np.nan
         return total, *spectra
@@ -120,22 +125,24 @@ def first_frame(start: np.ndarray, rank: int | None) -> tuple[np.ndarray, np.nda
     of Householder QR factorization for weighted least squares problems", 1998). Beyond a known `rank` of Z₀, and where
     (T₀)_ii is zero, the logarithm is −∞.
     """
-    from scipy.linalg import qr
+    from scipy.linalg.lapack import dgeqp3, dorgqr  # what scipy's qr does around them takes longer
 
     count, n, r = start.shape
+    above = np.triu(np.ones((r, r)))
     frames, levels = np.empty((count, n, n)), np.full((count, r), -np.inf)
     triangles = np.broadcast_to(np.eye(r), (count, r, r)).copy()
     for i, z in enumerate(start):
         order = np.argsort(-np.abs(z).max(axis=1), kind="stable")
-        q, upper, _ = qr(z[order], pivoting=True, check_finite=False)
+        upper, _, reflectors, _, _ = dgeqp3(z[order])
+        whole = np.zeros((n, n), order="F")
+        whole[:, :r] = upper
+        q, _, _ = dorgqr(whole, reflectors)
         diagonal = np.diagonal(upper)
         sign = np.where(diagonal < 0.0, -1.0, 1.0)
         frames[i, order] = q
         frames[i, :, :r] *= sign
-        known = r if rank is None else min(rank, r)
-        for j in range(known):
-            if diagonal[j] == 0.0:
-                break
-            levels[i, j] = np.log(abs(diagonal[j]))
-            triangles[i, j, j:] = upper[j, j:r] / diagonal[j]
+        zeros = np.flatnonzero(diagonal == 0.0)
+        known = min(r if rank is None else rank, r, *zeros[:1])
+        levels[i, :known] = np.log(np.abs(diagonal[:known]))
+        triangles[i, :known] = (upper[:known] / diagonal[:known, None]) * above[:known]
     return frames, levels, triangles
