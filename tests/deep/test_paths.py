@@ -142,8 +142,9 @@ def test_large_networks_go_through_lapack():
 def test_two_layers_are_a_depth_like_any_other():
     """The deep kernel at depth 2 takes the path of the two-layer one (both are correct to rounding, not to the bit)."""
     from rankfall._kernels import loader
-    from rankfall._kernels.deep import DeepVariant, deep_source, scratch_size
+    from rankfall._kernels.deep import deep_source
     from rankfall._kernels.deep_layout import DeepLayout
+    from rankfall._kernels.deep_variant import DeepVariant, scratch_size
     from rankfall._kernels.vector import aligned_zeros
 
     problem = problem_with_data(3, 2)

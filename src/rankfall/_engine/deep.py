@@ -12,8 +12,9 @@ from rankfall._engine.base import Unit
 from rankfall._engine.deep_save import DeepSaver
 from rankfall._engine.samples import thread_data
 from rankfall._kernels import loader
-from rankfall._kernels.deep import DeepVariant, deep_source, scratch_size
+from rankfall._kernels.deep import deep_source
 from rankfall._kernels.deep_layout import DeepLayout
+from rankfall._kernels.deep_variant import DeepVariant, scratch_size
 from rankfall._kernels.layout import FLUSH
 from rankfall._kernels.vector import aligned_zeros
 from rankfall._plan import Plan

@@ -11,78 +11,23 @@ three products with s columns per layer. Per block of trajectories and step:
 
 A network with fewer inputs than outputs is stored turned round, Pᵀ = W_Lᵀ … W_1ᵀ, so that s = min(p, k). State of a
 block: the layers one after the other, each (column, row, lane).
-
-Ledgers of the pair (i, i+1), whose own gradient is H_i = D_i B_{i+1}ᵀ, through the s×s matrices X = D_iᵀD_i and
-Y = B_{i+1}ᵀB_{i+1}:
-
-    det(a² I − H_iᵀH_i) = a^{2 l_{i+1}} det(I − XY/a²)
-    Q_i ← a² Q_i + B_i X B_iᵀ − D_{i+1} Y D_{i+1}ᵀ
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable
 
+from rankfall._kernels.deep_ledgers import reset_factors, write_ledgers
+from rankfall._kernels.deep_variant import COLUMN_TILE, DeepVariant
 from rankfall._kernels.generator import Writer
 from rankfall._kernels.layout import FLUSH, NoiseGrouping
 from rankfall._kernels.tiles import write_noise
 from rankfall._kernels.vector import import_line
 
-__all__ = ["DeepVariant", "deep_source", "scratch_size"]
+__all__ = ["deep_source"]
 
-_COLUMN_TILE = 4
 # Rows of a register tile by its number of columns: the tile and its operands fit into 32 vector registers.
 _ROW_TILES = {1: 8, 2: 5, 3: 5, 4: 4}
-
-
-@dataclass(frozen=True)
-class DeepVariant:
-    """What a kernel is generated for; the widths are run-time values.
-
-    Attributes:
-        small: s = min(p, k).
-        lanes: Trajectories per vector: 1, 2, 4 or 8.
-        noise: "none", "single" or "double" precision normals, or "batch" for real mini-batches.
-        decay: Weight decay, a ≠ 1.
-    """
-
-    small: int
-    lanes: int = 8
-    noise: Literal["none", "single", "double", "batch"] = "single"
-    decay: bool = False
-
-    @property
-    def several(self) -> bool:
-        """Whether s is more than one tile of columns, so that a layer cannot be updated in the pass that reads it."""
-        return self.small > _COLUMN_TILE
-
-    @property
-    def rest(self) -> int:
-        """Columns of the last tile where there are several, 0 if it is a whole one."""
-        return self.small % _COLUMN_TILE if self.several else 0
-
-    @property
-    def name(self) -> str:
-        """File name of the generated module: many s share one where there are several tiles."""
-        columns = f"tiles{self.rest}" if self.several else f"columns{self.small}"
-        return "_".join(["deep", self.noise, columns, f"lanes{self.lanes}", *(["decay"] if self.decay else [])])
-
-
-def step_batch(v: DeepVariant, size: int) -> int:
-    """Steps whose noise is made at once, for p·k = size."""
-    if v.noise in ("none", "batch"):
-        return FLUSH
-    return NoiseGrouping(size, v.noise == "double").steps * (8 // v.lanes)
-
-
-def scratch_size(v: DeepVariant, widths: Sequence[int], size: int) -> int:
-    """Numbers of scratch memory that one thread needs, for p·k = size."""
-    noise = size * step_batch(v, size) if v.noise in ("single", "double") else 0
-    units, s = sum(widths[:-1]), v.small
-    vectors = 2 * size + widths[0] + s + 2 * units * s + 3 * s * s + 2 * max(widths) * s + len(widths) + 2
-    return v.lanes * (noise + vectors)
 
 
 def deep_source(v: DeepVariant) -> str:
@@ -114,7 +59,7 @@ def deep_source(v: DeepVariant) -> str:
         _set_up(write, v)
         with write.block("for b in range(first_block, last_block):"):
             write("base = b * weights * W; replicate = u64(first_replicate + b * W)")
-            _reset_factors(write)
+            reset_factors(write)
             write("backward(state, widths, scratch, base, outer, product)")
             with write.block("for q in range(first_step // batch, (first_step + steps - 1) // batch + 1):"):
                 if v.noise in ("single", "double"):
@@ -124,11 +69,11 @@ def deep_source(v: DeepVariant) -> str:
                     _increment(write, v)
                     _forward(write, v)
                     with write.block("if any_wide or has_balance:"):
-                        _ledgers(write, v)
+                        write_ledgers(write, v)
                     write("backward(state, widths, scratch, base, outer, product)")
                 with write.block(f"if (q + 1) * batch % {FLUSH} == 0:"):
                     _flush(write, v, "min(begin + batch, first_step + steps)")
-                    _reset_factors(write)
+                    reset_factors(write)
             _flush(write, v, "first_step + steps")
     return "\n".join(write.lines) + "\n"
 
@@ -173,8 +118,8 @@ def _column_tiles(write: Writer, v: DeepVariant, emit: Callable[[int, str], None
     if not v.several:
         emit(v.small, "0")
         return
-    with write.block(f"for j in range(0, s - {_COLUMN_TILE - 1}, {_COLUMN_TILE}):"):
-        emit(_COLUMN_TILE, "j")
+    with write.block(f"for j in range(0, s - {COLUMN_TILE - 1}, {COLUMN_TILE}):"):
+        emit(COLUMN_TILE, "j")
     if v.rest:
         write(f"j = s - {v.rest}")
         emit(v.rest, "j")
@@ -313,109 +258,6 @@ def _product_pass(write: Writer, columns: int, first: str) -> None:
             write(f"store(scratch, e + ((r + {i}) * s + {first} + {c}) * W, t{i}_{c})")
 
     _row_tiles(write, "rows", columns, rows)
-
-
-def _ledgers(write: Writer, v: DeepVariant) -> None:
-    """Of every pair, from D_i, D_{i+1}, B_i and B_{i+1}."""
-    write("d = inner; o = outer + large * s * W; ledger = b * squares * W")
-    with write.block("for i in range(1, depth):"):
-        write("width = widths[i]; e = d + widths[i - 1] * s * W; n = o + width * s * W")
-        with write.block("if has_balance or wide[i - 1] != 0:"):
-            _small_gram(write, v, "xx", "d", "widths[i - 1]")
-            with write.block("if i + 1 < depth:"):
-                _small_gram(write, v, "yy", "n", "widths[i + 1]")
-            with write.block("else:"):  # B_L = I
-                with write.block("for a in range(s):"), write.block("for c in range(s):"):
-                    write("store(scratch, yy + (a * s + c) * W, one if a == c else zero)")
-        with write.block("if wide[i - 1] != 0:"):
-            _determinant(write, v)
-        with write.block("if has_balance:"):
-            _balance(write, v)
-        write("d = e; o = n; ledger += width * width * W")
-
-
-def _small_gram(write: Writer, v: DeepVariant, target: str, source: str, length: str) -> None:
-    """target = source sourceᵀ, s×s, source being (length, s); both triangles."""
-    if not v.several:
-        entries = [(a, c) for a in range(v.small) for c in range(a, v.small)]
-        for a, c in entries:
-            write(f"g{a}_{c} = zero")
-        with write.block(f"for r in range({length}):"):
-            for a in range(v.small):
-                write(f"v{a} = load(scratch, {source} + (r * s + {a}) * W)")
-            for a, c in entries:
-                write(f"g{a}_{c} = fma(v{a}, v{c}, g{a}_{c})")
-        for a, c in entries:
-            write(f"store(scratch, {target} + (s * {a} + {c}) * W, g{a}_{c})")
-            if a != c:
-                write(f"store(scratch, {target} + (s * {c} + {a}) * W, g{a}_{c})")
-        return
-    with write.block("for a in range(s):"), write.block("for c in range(a, s):"):
-        write("total = zero")
-        with write.block(f"for r in range({length}):"):
-            write(f"left = load(scratch, {source} + (r * s + a) * W)")
-            write(f"total = fma(left, load(scratch, {source} + (r * s + c) * W), total)")
-        write(f"store(scratch, {target} + (a * s + c) * W, total)")
-        write(f"store(scratch, {target} + (c * s + a) * W, total)")
-
-
-def _determinant(write: Writer, v: DeepVariant) -> None:
-    """factor *= det(I − XY/a²), by elimination without pivoting (the matrix is close to the identity)."""
-    with write.block("for a in range(s):"), write.block("for c in range(s):"):
-        write("total = zero")
-        with write.block("for f in range(s):"):
-            write("left = load(scratch, xx + (a * s + f) * W)")
-            write("total = fma(left, load(scratch, yy + (f * s + c) * W), total)")
-        if v.decay:
-            write("total = mul(inverse, total)")
-        write("store(scratch, mm + (a * s + c) * W, sub(one if a == c else zero, total))")
-    write("at = factor + (i - 1) * W; total = load(scratch, at)")
-    with write.block("for c in range(s):"):
-        write("pivot = load(scratch, mm + c * (s + 1) * W); total = mul(total, pivot)")
-        with write.block("for a in range(c + 1, s):"):
-            write("ratio = div(load(scratch, mm + (a * s + c) * W), pivot)")
-            with write.block("for f in range(c + 1, s):"):
-                write("place2 = mm + (a * s + f) * W")
-                write("upper = load(scratch, mm + (c * s + f) * W)")
-                write("store(scratch, place2, sub(load(scratch, place2), mul(ratio, upper)))")
-    write("store(scratch, at, total)")
-
-
-def _balance(write: Writer, v: DeepVariant) -> None:
-    """Lower triangle of Q_i ← a² Q_i + B_i X B_iᵀ − D_{i+1} Y D_{i+1}ᵀ."""
-    for target, source, small in (("bx", "o", "xx"), ("dy", "e", "yy")):
-        with write.block("for m in range(width):"), write.block("for c in range(s):"):
-            write("total = zero")
-            with write.block("for f in range(s):"):
-                write(f"left = load(scratch, {source} + (m * s + f) * W)")
-                write(f"total = fma(left, load(scratch, {small} + (f * s + c) * W), total)")
-            value = "total" if target == "bx" else "sub(zero, total)"
-            write(f"store(scratch, {target} + (m * s + c) * W, {value})")
-    if not v.several:  # four loads less in the innermost loop
-        across = range(v.small)
-        with write.block("for m in range(width):"):
-            for f in across:
-                write(f"v{f} = load(scratch, bx + (m * s + {f}) * W); w{f} = load(scratch, dy + (m * s + {f}) * W)")
-            with write.block("for c in range(m + 1):"):
-                write("at = ledger + (m * width + c) * W; total = mul(keep_squared, load(balance, at))")
-                for f in across:
-                    write(f"total = fma(v{f}, load(scratch, o + (c * s + {f}) * W), total)")
-                    write(f"total = fma(w{f}, load(scratch, e + (c * s + {f}) * W), total)")
-                write("store(balance, at, total)")
-        return
-    with write.block("for m in range(width):"), write.block("for c in range(m + 1):"):
-        write("at = ledger + (m * width + c) * W; total = mul(keep_squared, load(balance, at))")
-        with write.block("for f in range(s):"):
-            write("left = load(scratch, bx + (m * s + f) * W)")
-            write("total = fma(left, load(scratch, o + (c * s + f) * W), total)")
-            write("left = load(scratch, dy + (m * s + f) * W)")
-            write("total = fma(left, load(scratch, e + (c * s + f) * W), total)")
-        write("store(balance, at, total)")
-
-
-def _reset_factors(write: Writer) -> None:
-    with write.block("for i in range(depth):"):
-        write("store(scratch, factor + i * W, one)")
 
 
 def _flush(write: Writer, v: DeepVariant, step: str) -> None:
