@@ -44,7 +44,7 @@ def _four_rows(width: int, pick: Callable[..., Any]) -> Callable[..., Any]:
     """Four rows by one vector of `width` neighbouring numbers of a row."""
     load, store, fma = (getattr(vector, f"{name}{width}") for name in ("load", "store", "fma"))
 
-    @register_jitable
+    @register_jitable(inline="always")
     def tile(target, t0, line, source, s, down, right, factors, f, depth):  # type: ignore[no-untyped-def]
         t1, t2, t3 = t0 + line, t0 + 2 * line, t0 + 3 * line
         z0, z1, z2, z3 = load(target, t0), load(target, t1), load(target, t2), load(target, t3)
@@ -60,29 +60,9 @@ def _four_rows(width: int, pick: Callable[..., Any]) -> Callable[..., Any]:
     return tile
 
 
-def _rest_of_row(sizes: list[int], shared: bool) -> Callable[..., Any]:
-    """The last numbers of four rows, from q on and fewer than two of the largest vectors, in smaller and smaller ones.
-
-    Functions of their own, not inlined by numba: it takes a minute over the nest of them.
-    """
-    if not sizes:
-
-        @register_jitable
-        def nothing(target, t, q, line, source, s, down, right, factors, factors_at, depth):  # type: ignore[no-untyped-def]
-            pass
-
-        return nothing
-    size = sizes[0]
-    tile, further = _four_rows(size, _picker(size, shared)), _rest_of_row(sizes[1:], shared)
-
-    @register_jitable
-    def rest(target, t, q, line, source, s, down, right, factors, factors_at, depth):  # type: ignore[no-untyped-def]
-        if q + size <= line:
-            tile(target, t + q, line, source, s, down, right, factors, factors_at + q, depth)
-            q += size
-        further(target, t, q, line, source, s, down, right, factors, factors_at, depth)
-
-    return rest
+@register_jitable(inline="always")
+def _nothing(target, t0, line, source, s, down, right, factors, f, depth):  # type: ignore[no-untyped-def]
+    """In place of a tile that is not needed."""
 
 
 def _picker(width: int, shared: bool) -> Callable[..., Any]:
@@ -106,7 +86,10 @@ def _make(shared: bool) -> Callable[..., Any]:
         pick = _picker(v, single)
         load_w, store_w, fma_w = (getattr(vector, f"{name}{w}") for name in ("load", "store", "fma"))
         pick_w = _picker(w, single)
-        rest = _rest_of_row([size for size in (8, 4, 2, 1) if w <= size <= v], single)
+        sizes = [size for size in (8, 4, 2, 1) if w <= size <= v]
+        tiles = [_four_rows(size, _picker(size, single)) for size in sizes] + [_nothing] * (4 - len(sizes))
+        tile0, tile1, tile2, tile3 = tiles
+        v0, v1, v2, v3 = sizes + [1 << 40] * (4 - len(sizes))
 
         def implementation(target, target_at, source, place, rows, depth, factors, factors_at, columns, one):  # type: ignore[no-untyped-def]
             first, down, right = place
@@ -139,7 +122,18 @@ def _make(shared: bool) -> Callable[..., Any]:
                     store(target, t3, z30)
                     store(target, t3 + v, z31)
                     q += 2 * v
-                rest(target, t, q, line, source, s, down, right, factors, factors_at, depth)
+                # what is left of the row, less than 2v numbers, in vectors of half the width each time
+                if q + v0 <= line:
+                    tile0(target, t + q, line, source, s, down, right, factors, factors_at + q, depth)
+                    q += v0
+                if q + v1 <= line:
+                    tile1(target, t + q, line, source, s, down, right, factors, factors_at + q, depth)
+                    q += v1
+                if q + v2 <= line:
+                    tile2(target, t + q, line, source, s, down, right, factors, factors_at + q, depth)
+                    q += v2
+                if q + v3 <= line:
+                    tile3(target, t + q, line, source, s, down, right, factors, factors_at + q, depth)
             for a in range(whole_rows, rows):
                 for q in range(0, line, w):
                     t0, s, f = target_at + a * line + q, first + a * down, factors_at + q
