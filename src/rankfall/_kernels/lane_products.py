@@ -60,6 +60,11 @@ def _four_rows(width: int, pick: Callable[..., Any]) -> Callable[..., Any]:
     return tile
 
 
+@register_jitable(inline="always")
+def _nothing(target, t0, line, source, s, down, right, factors, f, depth):  # type: ignore[no-untyped-def]
+    """In place of a tile that is not needed."""
+
+
 def _picker(width: int, shared: bool) -> Callable[..., Any]:
     """A number of the source in all lanes, or a vector of numbers, one for each lane."""
     load, splat = getattr(vector, f"load{width}"), getattr(vector, f"splat{width}")
@@ -81,9 +86,10 @@ def _make(shared: bool) -> Callable[..., Any]:
         pick = _picker(v, single)
         load_w, store_w, fma_w = (getattr(vector, f"{name}{w}") for name in ("load", "store", "fma"))
         pick_w = _picker(w, single)
-        sizes = [max(w, v >> i) for i in range(4)]
-        v0, v1, v2, v3 = sizes
-        tile0, tile1, tile2, tile3 = (_four_rows(size, _picker(size, single)) for size in sizes)
+        sizes = [size for size in (8, 4, 2, 1) if w <= size <= v]
+        tiles = [_four_rows(size, _picker(size, single)) for size in sizes] + [_nothing] * (4 - len(sizes))
+        tile0, tile1, tile2, tile3 = tiles
+        v0, v1, v2, v3 = sizes + [1 << 40] * (4 - len(sizes))
 
         def implementation(target, target_at, source, place, rows, depth, factors, factors_at, columns, one):  # type: ignore[no-untyped-def]
             first, down, right = place

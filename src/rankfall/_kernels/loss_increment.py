@@ -77,7 +77,7 @@ def _logistic(width: int) -> Callable[..., None]:
     names = ("load", "store", "splat", "mul", "add", "sub", "div", "absolute", "choose")
     load, store, splat, mul, add, sub, div, absolute, choose = (getattr(vector, f"{name}{width}") for name in names)
 
-    @register_jitable(inline="always")
+    @register_jitable
     def residual(room, score_at, label_at, gain):  # type: ignore[no-untyped-def]
         one, s = splat(1.0), load(room, score_at)
         small = exponential(sub(splat(0.0), absolute(s)))
