@@ -150,7 +150,7 @@ def target(settings: Settings) -> Target:
                 duration=240.0,
                 dt=0.04,
                 replicates=48,
-                seed=settings.seed + 1,
+                seed=(settings.seed + 1) % 2**64,
                 save_points=61,
                 repulsion=repulsion,
                 threads=work.threads,
