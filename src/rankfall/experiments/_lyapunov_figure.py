@@ -81,8 +81,8 @@ def _decay(axes: Axes, settings: Settings, results: Results) -> None:
                 linewidth=1.3,
                 label="Lyapunov slope" if mode == median.shape[1] - 1 else None,
             )
-    axes.axhline(-308, color=style.GREY, linewidth=0.7, linestyle="--")
-    if median[-1, -1] < -330:
+    if median[-1, -1] < -400:
+        axes.axhline(-308, color=style.GREY, linewidth=0.7, linestyle="--")
         axes.annotate("smallest float64", (0.0, -308), (2, -3), textcoords="offset points", va="top", fontsize=6.5)
     axes.set(
         title=f"Singular values of Z, σ² = {intensity:g}", xlabel="time · σ²", ylabel="log₁₀ σᵢ(Z)", xlim=(0, time[-1])
