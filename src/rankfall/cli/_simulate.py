@@ -165,7 +165,8 @@ def simulate(
         tolerance=tolerance,
     )
     problem = _problem(inputs, labels, data, synthetic, seed)
-    units = _widths(width) or problem.n_inputs + problem.n_outputs + 3
+    hidden = _widths(width)
+    units = problem.n_inputs + problem.n_outputs + 3 if hidden is None else hidden
     make = rf.LinearNetwork.balanced if start is Start.balanced else rf.LinearNetwork.gaussian
     network = make(problem.n_inputs, units, problem.n_outputs, scale)
     checkpoint, partial = out.with_suffix(".checkpoint"), out.with_suffix(".partial.nc")
