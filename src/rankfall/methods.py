@@ -46,7 +46,8 @@ class GradientFlow:
     """Gradient flow dZ = Ĝ Z dt, followed by a commutator-free Lie-group method of order 4 with step control.
 
     Each factor is exp of a symmetric [[0, H], [Hᵀ, 0]], so det M and Q are conserved to rounding whatever the step.
-    Coefficients: Celledoni, Marthinsen & Owren, "Commutator-free Lie group methods", FGCS 19 (2003).
+    Coefficients: Celledoni, Marthinsen & Owren, "Commutator-free Lie group methods", FGCS 19 (2003). Networks of more
+    than two layers are followed by DOP853 instead, which conserves them to its tolerance.
 
     Attributes:
         tolerance: Allowed local error of a step, relative to ‖Z‖. The default keeps the weights within 1e-8 of the
@@ -70,7 +71,8 @@ class StochasticGradientFlow:
         step_size: η > 0 of the descent that the flow is the limit of; sets the intensity, not the time step (`dt`).
         batch_size: b ≥ 1, labels per step of that descent.
         integrator: "geometric" (Lie-group step, determinant law to rounding at any stable dt) or "euler"
-            (Euler–Maruyama). Both have strong order 1/2 (the noise does not commute) and weak order 1.
+            (Euler–Maruyama). Both have strong order 1/2 (the noise does not commute) and weak order 1. Networks of
+            more than two layers take "euler" whatever is asked; the run says so.
     """
 
     label_noise: float

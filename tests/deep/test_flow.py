@@ -60,8 +60,6 @@ def test_follows_other_losses(loss):
         np.testing.assert_allclose(run[f"W{i}"].values[0, -1], layer, rtol=0, atol=1e-9)
     assert all(verdict.passed for verdict in rf.laws.check(run))
     assert rf.rerun(run).identical(run)
-    with pytest.raises(rf.InvalidInput, match="with GradientFlow only"):
-        rf.simulate(problem, NETWORK, rf.GradientDescent(0.01), steps=3)
 
 
 def test_given_steps_have_order_8():

@@ -90,17 +90,36 @@ def _balance(write: Writer, v: DeepVariant) -> None:
                 write(f"total = fma(left, load(scratch, {small} + (f * s + c) * W), total)")
             value = "total" if target == "bx" else "sub(zero, total)"
             write(f"store(scratch, {target} + (m * s + c) * W, {value})")
-    if not v.several:  # four loads less in the innermost loop
+    if not v.several:  # two rows at a time, whose operands stay in registers
         across = range(v.small)
-        with write.block("for m in range(width):"):
+
+        def entries(rows: int) -> None:
+            for i in range(rows):
+                write(f"at{i} = ledger + ((m + {i}) * width + c) * W; q{i} = load(balance, at{i})")
+                if v.decay:
+                    write(f"q{i} = mul(keep_squared, q{i})")
             for f in across:
-                write(f"v{f} = load(scratch, bx + (m * s + {f}) * W); w{f} = load(scratch, dy + (m * s + {f}) * W)")
-            with write.block("for c in range(m + 1):"):
-                write("at = ledger + (m * width + c) * W; total = mul(keep_squared, load(balance, at))")
-                for f in across:
-                    write(f"total = fma(v{f}, load(scratch, o + (c * s + {f}) * W), total)")
-                    write(f"total = fma(w{f}, load(scratch, e + (c * s + {f}) * W), total)")
-                write("store(balance, at, total)")
+                write(f"y{f} = load(scratch, o + (c * s + {f}) * W); z{f} = load(scratch, e + (c * s + {f}) * W)")
+                for i in range(rows):
+                    write(f"q{i} = fma(z{f}, w{i}_{f}, fma(y{f}, v{i}_{f}, q{i}))")
+            for i in range(rows):
+                write(f"store(balance, at{i}, q{i})")
+
+        def row_operands(row: int, place: str) -> None:
+            for f in across:
+                write(f"v{row}_{f} = load(scratch, bx + ({place} * s + {f}) * W)")
+                write(f"w{row}_{f} = load(scratch, dy + ({place} * s + {f}) * W)")
+
+        with write.block("for m in range(0, width - 1, 2):"):
+            row_operands(0, "m")
+            row_operands(1, "(m + 1)")
+            with write.block("for c in range(m + 2):"):  # one entry above the diagonal, which nobody reads
+                entries(2)
+        with write.block("if width % 2 == 1:"):
+            write("m = width - 1")
+            row_operands(0, "m")
+            with write.block("for c in range(width):"):
+                entries(1)
         return
     with write.block("for m in range(width):"), write.block("for c in range(m + 1):"):
         write("at = ledger + (m * width + c) * W; total = mul(keep_squared, load(balance, at))")
