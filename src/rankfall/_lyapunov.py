@@ -94,8 +94,8 @@ def lyapunov_spectrum(
         raise InvalidInput("gradient flow conserves det M and all its exponents are zero; use StochasticGradientFlow.")
     if isinstance(network, LinearNetwork) and network.depth > 2:
         raise InvalidInput(
-            f"Lyapunov spectra are measured for two layers, the network has {network.depth}; simulate it and look at the "
-            "slopes of log singular_values_W1, …"
+            f"Lyapunov spectra are measured for two layers, the network has {network.depth}; simulate it and look at "
+            "the slopes of log singular_values_W1, …"
         )
     if steps is not None and duration is not None:
         raise InvalidInput("give duration or steps, not both.")
