@@ -19,7 +19,7 @@ from rankfall.recording import SCALARS, VARIABLES, Recording, observed_variables
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["FORMAT_VERSION", "build_dataset", "describe"]
+__all__ = ["FORMAT_VERSION", "build_dataset", "common_attributes", "common_coordinates", "describe", "outcomes"]
 
 FORMAT_VERSION = 1
 _ROUNDING_LEVEL = 1e-14
@@ -99,7 +99,7 @@ def build_dataset(
         variables["W2"] = ((*over, "hidden", "output"), second, {"long_name": "second layer"})
     for name, values in per_replicate.items():
         variables[name] = ("replicate", values)
-    variables["outcome"] = ("replicate", _outcomes(diverged, plan.times[saved - 1], interrupted))
+    variables["outcome"] = ("replicate", outcomes(diverged, plan.times[saved - 1], interrupted))
     variables["covariance"] = (("input", "input_other"), problem.covariance, {"long_name": "Σ = XᵀX/n"})
     variables["cross_covariance"] = (("input", "output"), problem.cross_covariance, {"long_name": "C = XᵀY/n"})
     if isinstance(method, StochasticGradientDescent) or problem.loss != "squared":
@@ -110,43 +110,52 @@ def build_dataset(
         variables["start_W1"] = ((*each, "input", "hidden"), network.W1)
         variables["start_W2"] = ((*each, "hidden", "output"), network.W2)
 
-    flow = isinstance(method, Flow)
     coordinates: dict[str, Any] = {
-        "replicate": np.arange(replicates),
-        "time": (
-            "time",
-            plan.times[:saved],
-            {"long_name": "flow time" if flow else "time (steps · step size)"},
-        ),
+        **common_coordinates(method, plan, replicates, saved),
         "mode_W1": np.arange(1, min(p, l) + 1),
         "mode_W2": np.arange(1, min(k, l) + 1),
         "mode_Z": np.arange(1, min(p + k, l) + 1),
     }
     if any("mode" in variable[0] for variable in variables.values()):
         coordinates["mode"] = np.arange(1, p + k + 1)
+    attributes = common_attributes(network, method, plan, settings, seed, replicates)
+    attributes["start_rank"] = -1 if network.start_rank is None else network.start_rank
+    return xr.Dataset(variables, coords=coordinates, attrs=attributes)
+
+
+def common_coordinates(method: Method, plan: Plan, replicates: int, saved: int) -> dict[str, Any]:
+    """Replicate, time and, where the steps are of one length, step: as runs of any depth have them."""
+    words = "flow time" if isinstance(method, Flow) else "time (steps · step size)"
+    coordinates: dict[str, Any] = {
+        "replicate": np.arange(replicates),
+        "time": ("time", plan.times[:saved], {"long_name": words}),
+    }
     if plan.steps is not None:
         coordinates["step"] = ("time", plan.steps[:saved], {"long_name": "steps done"})
-    return xr.Dataset(
-        variables,
-        coords=coordinates,
-        attrs={
-            "title": f"rankfall run of {type(method).__name__}",
-            "rankfall_version": __version__,
-            "format_version": FORMAT_VERSION,
-            "seed": seed,
-            "method": type(method).__name__,
-            "n_inputs": p,
-            "width": l,
-            "n_outputs": k,
-            "replicates": replicates,
-            "start_rank": -1 if network.start_rank is None else network.start_rank,
-            "step_length": plan.step_length,
-            "settings": json.dumps(settings, ensure_ascii=False),
-        },
-    )
+    return coordinates
 
 
-def _outcomes(diverged: np.ndarray, reached: float, interrupted: bool) -> np.ndarray:
+def common_attributes(
+    network: LinearNetwork, method: Method, plan: Plan, settings: dict[str, Any], seed: int, replicates: int
+) -> dict[str, Any]:
+    """What the attributes of runs of any depth say."""
+    return {
+        "title": f"rankfall run of {type(method).__name__}",
+        "rankfall_version": __version__,
+        "format_version": FORMAT_VERSION,
+        "seed": seed,
+        "method": type(method).__name__,
+        "n_inputs": network.n_inputs,
+        "width": network.width,
+        "n_outputs": network.n_outputs,
+        "replicates": replicates,
+        "start_rank": -1,
+        "step_length": plan.step_length,
+        "settings": json.dumps(settings, ensure_ascii=False),
+    }
+
+
+def outcomes(diverged: np.ndarray, reached: float, interrupted: bool) -> np.ndarray:
     rest = f"interrupted at t={reached:g}" if interrupted else "completed"
     return np.array([rest if np.isnan(time) else f"diverged at t={time:g}" for time in diverged])
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rankfall._dataset import FORMAT_VERSION, _outcomes
+from rankfall._dataset import common_attributes, common_coordinates, outcomes
 from rankfall._deep_recording import PAIR_SCALARS, DeepRecording, spectra_sizes
 from rankfall._plan import Plan
-from rankfall._version import __version__
-from rankfall.methods import Flow, Method, StochasticGradientDescent
+from rankfall.methods import Method, StochasticGradientDescent
 from rankfall.network import LinearNetwork
 from rankfall.problem import Problem
 from rankfall.recording import VARIABLES, observed_variables
@@ -89,7 +87,7 @@ def build_deep_dataset(
         variables[name] = ("replicate", values)
     ranks = [-1 if rank is None else rank for rank in network.pair_ranks]
     variables["start_rank"] = ("pair", np.array(ranks), {"long_name": "rank of Z_i at the start, −1 if unknown"})
-    variables["outcome"] = ("replicate", _outcomes(diverged, plan.times[saved - 1], interrupted))
+    variables["outcome"] = ("replicate", outcomes(diverged, plan.times[saved - 1], interrupted))
     variables["covariance"] = (("input", "input_other"), problem.covariance, {"long_name": "Σ = XᵀX/n"})
     variables["cross_covariance"] = (("input", "output"), problem.cross_covariance, {"long_name": "C = XᵀY/n"})
     if isinstance(method, StochasticGradientDescent) or not data:
@@ -99,36 +97,19 @@ def build_deep_dataset(
         each = ("replicate",) if layer.ndim == 3 else ()
         variables[f"start_W{i}"] = ((*each, *layers[i - 1]), layer)
 
-    flow = isinstance(method, Flow)
     coordinates: dict[str, Any] = {
-        "replicate": np.arange(replicates),
-        "time": ("time", plan.times[:saved], {"long_name": "flow time" if flow else "time (steps · step size)"}),
+        **common_coordinates(method, plan, replicates, saved),
         "pair": ("pair", np.arange(1, depth), {"long_name": "i of the neighbouring layers i and i + 1"}),
         **{f"mode_{name}": np.arange(1, size + 1) for name, size in sizes.items()},
     }
-    if plan.steps is not None:
-        coordinates["step"] = ("time", plan.steps[:saved], {"long_name": "steps done"})
-    return xr.Dataset(
-        variables,
-        coords=coordinates,
-        attrs={
-            "title": f"rankfall run of {type(method).__name__}, {depth} layers",
-            "rankfall_version": __version__,
-            "format_version": FORMAT_VERSION,
-            "seed": seed,
-            "method": type(method).__name__,
-            "integrator": plan.integrator,
-            "depth": depth,
-            "widths": ", ".join(map(str, widths)),
-            "n_inputs": widths[0],
-            "width": network.width,
-            "n_outputs": widths[-1],
-            "replicates": replicates,
-            "start_rank": -1,
-            "step_length": plan.step_length,
-            "settings": json.dumps(settings, ensure_ascii=False),
-        },
-    )
+    attributes = common_attributes(network, method, plan, settings, seed, replicates)
+    attributes |= {
+        "title": f"{attributes['title']}, {depth} layers",
+        "integrator": plan.integrator,
+        "depth": depth,
+        "widths": ", ".join(map(str, widths)),
+    }
+    return xr.Dataset(variables, coords=coordinates, attrs=attributes)
 
 
 def _note_on_log_det(plan: Plan, network: LinearNetwork) -> str:

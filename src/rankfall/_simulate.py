@@ -349,25 +349,11 @@ class _Run:
     def dataset(self, interrupted: bool = False) -> xr.Dataset:
         """The run so far."""
         from rankfall._dataset import build_dataset
+        from rankfall._deep_dataset import build_deep_dataset
 
         assert self.engine is not None
-        if not isinstance(self.recording, Recording):
-            from rankfall._deep_dataset import build_deep_dataset
-
-            return build_deep_dataset(
-                self.problem,
-                self.network,
-                self.method,
-                self.plan,
-                self.recording,
-                self.position.saved,
-                settings=self.settings,
-                seed=self.seed,
-                diverged=self.engine.diverged(),
-                interrupted=interrupted,
-                per_replicate=self.engine.per_replicate(),
-            )
-        return build_dataset(
+        build: Any = build_dataset if isinstance(self.recording, Recording) else build_deep_dataset
+        run: xr.Dataset = build(
             self.problem,
             self.network,
             self.method,
@@ -380,6 +366,7 @@ class _Run:
             interrupted=interrupted,
             per_replicate=self.engine.per_replicate(),
         )
+        return run
 
 
 class _Keeper:

@@ -11,6 +11,7 @@ from rankfall._deep_start import DeepStart
 from rankfall._engine.base import Unit
 from rankfall._engine.deep_save import DeepSaver
 from rankfall._engine.flow import _FIRST_STEP
+from rankfall._engine.samples import rotated
 from rankfall._kernels.deep_flow import advance_deep_flow, tableau
 from rankfall._kernels.deep_layout import DeepLayout
 from rankfall._kernels.losses import CODES
@@ -138,6 +139,6 @@ class DeepFlowEngine:
 
 def _samples(problem: Problem, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
     """Inputs in the eigenbasis and labels, for the losses that look at them."""
-    if problem.loss == "squared" or problem.inputs is None or problem.labels is None:
+    if problem.loss == "squared":
         return np.zeros((1, problem.n_inputs)), np.zeros((1, problem.n_outputs))
-    return np.ascontiguousarray(problem.inputs @ plan.eigenvectors), np.ascontiguousarray(problem.labels)
+    return rotated(problem, plan)
