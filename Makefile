@@ -40,13 +40,17 @@ reproduce: $(VENV)/installed
 	@echo
 	@echo "Report: $(REPORT)/index.html (opens in any browser, no network needed)."
 
-reproduce-all: $(VENV)/installed
+reproduce-all: $(VENV)/installed-data
 	$(VENV)/bin/rankfall reproduce --all --out "$(REPORT)-all" $(ARGUMENTS)
 
 $(VENV)/installed: pyproject.toml constraints.txt README.md LICENSE $(SOURCES)
 	@$(check_python)
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet $(PIP_OPTIONS) .
+	@touch $@
+
+$(VENV)/installed-data: $(VENV)/installed
+	$(VENV)/bin/pip install --quiet $(PIP_OPTIONS) '.[data]'
 	@touch $@
 
 # The developer's environment sees the tree itself (editable), so only changed dependencies renew it.

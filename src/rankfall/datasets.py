@@ -51,13 +51,9 @@ def load(name: str, *, constant: Literal["keep", "drop"] = "keep", loss: Loss = 
         )
     if constant not in ("keep", "drop"):
         raise InvalidInput(f"constant must be 'keep' or 'drop', got {constant!r}.")
-    try:
-        from sklearn import datasets as bundled
-    except ImportError:
-        raise InvalidInput(
-            f"the data set {name!r} comes with scikit-learn, which is not installed; "
-            "install it with: pip install 'rankfall[data]'"
-        ) from None
+    check_available(name)
+    from sklearn import datasets as bundled
+
     if name == "diabetes":
         # Unscaled: the scaled copy would be standardised a second time, which costs digits.
         features, target = bundled.load_diabetes(return_X_y=True, scaled=False)
@@ -72,6 +68,17 @@ def load(name: str, *, constant: Literal["keep", "drop"] = "keep", loss: Loss = 
     if constant == "drop":
         features = features[:, np.ptp(features, axis=0) > 0]
     return Problem.from_data(standardise(features), labels, loss=loss)
+
+
+def check_available(name: str) -> None:
+    """Raise `InvalidInput` where scikit-learn, which the data sets come with, is not installed."""
+    import importlib.util
+
+    if importlib.util.find_spec("sklearn") is None:
+        raise InvalidInput(
+            f"the data set {name!r} comes with scikit-learn, which is not installed; "
+            "install it with: pip install 'rankfall[data]'"
+        )
 
 
 def standardise(columns: np.ndarray) -> np.ndarray:

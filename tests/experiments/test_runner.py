@@ -1,6 +1,7 @@
 """The runner with a target made for the purpose: what is kept, what is made again, what the pages say."""
 
 import json
+import sys
 from dataclasses import replace
 
 import pytest
@@ -207,3 +208,10 @@ def test_all_leaves_foreign_folders_alone(tmp_path, toys):
     with pytest.raises(rf.OutputError, match="cannot make the folder"):
         _everything.run_all(tmp_path / "thesis.tex" / "below")
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_missing_package_is_said_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(rf.InvalidInput, match=r"pip install 'rankfall\[data\]'"):
+        _everything.run_all(tmp_path / "all", quick=True)
+    assert not (tmp_path / "all").exists()

@@ -116,7 +116,12 @@ class Settings:
 
 
 def target(settings: Settings) -> Target:
-    """Three descents on the digits: what flipped labels do to the rank that mini-batches alone do not."""
+    """Three descents on the digits: what flipped labels do to the rank that mini-batches alone do not.
+
+    Raises:
+        InvalidInput: scikit-learn, which the digits come with, is not installed: said before any other target's work.
+    """
+    datasets.check_available("digits")
 
     def compute(method: Any) -> Callable[[Work], xr.Dataset]:
         def run(work: Work) -> xr.Dataset:
