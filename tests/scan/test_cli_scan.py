@@ -54,10 +54,21 @@ def test_table(model):
 
 
 def test_selection_and_order(model):
-    result = run("scan", model, "--select", "q_proj|up", "--sort", "stable_rank", "--quiet", "--json", "-")
+    words = (
+        "--select",
+        "q_proj|up",
+        "--sort",
+        "stable_rank",
+        "--quiet",
+        "--json",
+        "-",
+        "--plot",
+        model.parent / "a.svg",
+    )
+    result = run("scan", model, *words)
     found = json.loads(result.stdout)
     assert [layer["name"].split(".")[-2] for layer in found["layers"]] == ["up", "q_proj"]
-    assert result.stderr == ""
+    assert result.stderr == f"Figure: {model.parent / 'a.svg'}\n"
     assert "singular_values" not in found["layers"][0]
 
 
@@ -108,7 +119,9 @@ def test_not_finite_is_exit_code_one_and_the_rest_goes_on(tmp_path):
     save_file({"bad": bad, "good": np.eye(3)}, tmp_path / "m.safetensors")
     result = run("scan", tmp_path / "m.safetensors", "--html", tmp_path / "a.html", "--plot", tmp_path / "a.svg", "-q")
     assert result.exit_code == 1
-    assert "1 of 9 entries are NaN or infinite" in result.stdout and "NOT FINITE: 1 of 2" in result.stdout
+    assert (
+        "1 of 9 entries are NaN or infinite" in result.stdout and "1 of 2 matrices are not finite: see" in result.stdout
+    )
     assert re.search(r"good\s+3×3\s+3.00", result.stdout)
     assert "1 of 2 matrices are not finite" in result.stderr
     assert "1 of 2 matrices are not finite" in (tmp_path / "a.html").read_text()
@@ -167,11 +180,11 @@ def test_interruption_prints_what_is_finished(model, monkeypatch):
     begun = []
     plain = _scan.spectrum
 
-    def slow(*words):
+    def slow(*words, **options):
         begun.append(words)
         if len(begun) > 1:
             raise KeyboardInterrupt
-        return plain(*words)
+        return plain(*words, **options)
 
     monkeypatch.setattr(_scan, "spectrum", slow)
     result = run("scan", model, "--threads", "1", "-q")

@@ -135,9 +135,26 @@ def test_matrices_that_are_not_finite(tmp_path):
     }
     assert [layer.name for layer in found.problems] == ["b", "c"]
     assert [layer["stable_rank"] for layer in found.sorted_by("stable_rank", reverse=True)][:2] == [4.0, 4.0]
-    assert "NOT FINITE: 2 of 4" in " ".join(summary(found))
+    assert "2 of 4 matrices are not finite" in " ".join(summary(found))
     json.dumps(found.to_dict(spectra=True), allow_nan=False)
     assert np.isnan(found.to_dataset()["stable_rank"].sel(layer="b"))
+
+
+def test_a_tensor_too_large_for_the_memory_is_a_row(model, monkeypatch):
+    """Numbers that cannot be allocated, simulated: where overcommitting is allowed, a real attempt would read terabytes."""
+    file, _ = model
+    plain = np.fromfile
+
+    def limited(path, *, dtype, count, offset):
+        if count > 2_000:
+            raise MemoryError
+        return plain(path, dtype=dtype, count=count, offset=offset)
+
+    monkeypatch.setattr(np, "fromfile", limited)
+    found = {layer.name: layer for layer in scan_checkpoint(file)}
+    assert found["embed.weight"].problem == "too large for the memory of this machine (1.44e-06 GB in float32)"
+    assert found["attn.q_proj.weight"].problem == "" and found["attn.q_proj.weight"]["stable_rank"] > 1
+    assert "2 of 4 matrices have no numbers" in " ".join(summary(scan_checkpoint(file)))
 
 
 def test_infinite_factors_of_a_pair(tmp_path):

@@ -124,6 +124,7 @@ def scan(
     import rankfall as rf
     from rankfall.cli._scan_table import print_scan
     from rankfall.scan import scan_checkpoint
+    from rankfall.scan._words import problems
 
     _check_outputs(json_file, html, plot, data)
     with ProgressDisplay(quiet) as display:
@@ -152,10 +153,11 @@ def scan(
     else:
         print_scan(found)
     if len(found):
-        _write(found, None if to_terminal else json_file, spectra, html, plot, data)
+        # JSON for another program has the standard output for itself.
+        _write(found, None if to_terminal else json_file, spectra, html, plot, data, quietly=to_terminal)
     if found.problems and not code:
         code = FAILED_LAW
-        say(f"rankfall: {len(found.problems)} of {len(found)} matrices are not finite.")
+        say(f"rankfall: {problems(found)}.")
     raise typer.Exit(code)
 
 
@@ -193,7 +195,14 @@ def _json(found: Scan, spectra: bool) -> str:
 
 
 def _write(
-    found: Scan, json_file: Path | None, spectra: bool, html: Path | None, plot: Path | None, data: Path | None
+    found: Scan,
+    json_file: Path | None,
+    spectra: bool,
+    html: Path | None,
+    plot: Path | None,
+    data: Path | None,
+    *,
+    quietly: bool,
 ) -> None:
     from rankfall._files import write_atomically
 
@@ -213,4 +222,4 @@ def _write(
         written.append(("Dataset", data, bytes(found.to_dataset().to_netcdf(engine="h5netcdf"))))
     for what, file, content in written:
         write_atomically(file, content)
-        typer.echo(f"{what}: {file}")
+        typer.echo(f"{what}: {file}", err=quietly)

@@ -98,7 +98,7 @@ def _draw_shares(axes: Axes, layers: Sequence[LayerReport]) -> None:
                 label=heading,
                 linestyle="none",
             )
-    axes.set(title="Rank used", xlabel="matrix, in the order of the table", ylabel="effective rank / full rank, %")
+    axes.set(title="Rank used", xlabel="number of the matrix", ylabel="effective rank / full rank, %")
     axes.set_ylim(0.0, 104.0)
     if len({layer.kind for layer in layers}) > 1:
         axes.legend(loc="best", fontsize=6.0, handlelength=0.8)

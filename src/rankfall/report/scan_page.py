@@ -16,7 +16,7 @@ from rankfall._version import __version__
 from rankfall.report.page import inline_svg, template_named
 from rankfall.report.scan_figure import scan_figure
 from rankfall.report.style import render_figure
-from rankfall.scan._words import columns_of, common_start, numbers_of, sections, summary, with_times
+from rankfall.scan._words import columns_of, common_start, numbers_of, problems, sections, summary, with_times
 
 if TYPE_CHECKING:
     from rankfall.scan import LayerReport, Scan
@@ -53,6 +53,7 @@ def render_scan_page(scan: Scan) -> str:
         headings=headings,
         tables=tables,
         lines=summary(scan),
+        problems=problems(scan),
         figure=Markup(figure),
         over_time=bool(scan.steps),
         decades=int(_DECADES),

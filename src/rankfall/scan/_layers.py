@@ -238,7 +238,7 @@ class _Heads:
         shape = (width, part.matrix_shape[1]) if by_rows else (part.matrix_shape[0], width)
         for i in range(side // width):
             cut = (_rows if by_rows else _columns)(i * width, (i + 1) * width)
-            yield Part(f"{part.name}[head {i}]", "attention", shape, _after(part.take, cut), part_of=part.name)
+            yield Part(f"{part.name}[head {i}]", "head", shape, _after(part.take, cut), part_of=part.name)
 
 
 def _width_of_queries(checkpoint: Checkpoint, count: int) -> int | None:

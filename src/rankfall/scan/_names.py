@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 __all__ = ["FUSED", "Factor", "Kind", "factor", "is_expert_stack", "kind_of", "leaf_of", "role_of"]
 
-Kind = Literal["attention", "lora", "convolution", "embedding", "dense"]
+Kind = Literal["attention", "head", "lora", "convolution", "embedding", "dense"]
 Role = Literal["query", "key", "value", "output"]
 
 _ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)

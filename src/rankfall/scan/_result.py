@@ -27,7 +27,7 @@ class LayerReport:
     Attributes:
         name: Of the tensor, with the part of it in brackets ("[key]", "[head 3]", "[expert 0]"); of a LoRA pair, of the
             layer that it adapts.
-        kind: "attention", "lora", "convolution", "embedding" or "dense".
+        kind: "attention", "head", "lora", "convolution", "embedding" or "dense".
         shape: As stored; of a LoRA pair that of the product.
         matrix_shape: Of the matrix that was measured: outputs × everything else.
         dtype: As stored.

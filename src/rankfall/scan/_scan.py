@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -58,7 +59,7 @@ def scan_checkpoint(
         energy: Fraction of ‖W‖_F² that a factorisation is to keep, for `saved` and for `energy_rank`.
         heads: Number of attention heads into which projections are split too, or "config" for what config.json says.
         over_time: Whether to follow the steps in a folder; by default where it holds no model of its own.
-        method: "svd", or "gram": about two to four times faster, in float64 through the Gram matrix, which cannot see
+        method: "svd", or "gram": up to twice as fast, in float64 through the Gram matrix, which cannot see
             singular values of less than about 1e-7 of the largest; `LayerReport.error` is the bound.
         threads: Matrices that are worked on at a time (only as many as together are no larger than the largest), one
             processor each; by default all processors. The numbers do not depend on it.
@@ -132,6 +133,17 @@ class _Work:
         self._source, self._names, self._energy, self._method = source, names, energy, method
 
     def __call__(self) -> list[LayerReport]:
+        try:
+            return self._measured()
+        except MemoryError:
+            size = f"{4 * self.job.entries / 1e9:.3g} GB in float32"
+            problem = f"too large for the memory of this machine ({size})"
+            return [
+                self._report(part, None, problem, math.prod(part.matrix_shape), min(part.matrix_shape))
+                for part in self.job.parts
+            ]
+
+    def _measured(self) -> list[LayerReport]:
         read = [tensor.read() for tensor in self.job.tensors if tensor.read is not None]
         if self.job.is_pair:
             down, up = (_as_matrix(array) for array in read)
@@ -140,13 +152,14 @@ class _Work:
             found = None if problem else product_spectrum(up, down)
             return [self._report(part, found, problem, down.size + up.size, min(down.shape[0], *part.matrix_shape))]
         matrix = read.pop().reshape(self.job.matrix_shape)
-        return [self._measure(part, part.take(matrix)) for part in self.job.parts]
+        alone = len(self.job.parts) == 1
+        return [self._measure(part, part.take(matrix), overwrite=alone) for part in self.job.parts]
 
-    def _measure(self, part: Part, matrix: np.ndarray) -> LayerReport:
+    def _measure(self, part: Part, matrix: np.ndarray, *, overwrite: bool) -> LayerReport:
         problem, found = _problem(matrix), None
         if not problem:
             try:
-                found = spectrum(matrix, self._method)
+                found = spectrum(matrix, self._method, overwrite=overwrite)
             except np.linalg.LinAlgError:
                 problem = "the singular value decomposition did not converge"
         return self._report(part, found, problem, matrix.size, min(matrix.shape))

@@ -7,13 +7,14 @@ from typing import Literal
 
 import numpy as np
 
+from rankfall.scan._lapack import overwriting_singular_values, triangular_factor
+
 __all__ = ["Method", "Spectrum", "product_spectrum", "spectrum"]
 
 Method = Literal["svd", "gram"]
 
 # Taller than this many times its width, a matrix is first reduced to its triangular factor, a block of rows at a time.
-_TALL = 4
-_ROWS_PER_COLUMN = 4
+_TALL = 8
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,10 @@ class Spectrum:
     error: float
 
 
-def spectrum(matrix: np.ndarray, method: Method = "svd") -> Spectrum:
+def spectrum(matrix: np.ndarray, method: Method = "svd", *, overwrite: bool = False) -> Spectrum:
     """Return the singular values of a finite matrix of float32 or float64.
+
+    `overwrite` allows to work in the memory of the matrix, which destroys it.
 
     `svd`: LAPACK's, in the precision of the matrix, as `ranks.singular_values`; of a much longer than wide matrix,
     those of its triangular factor. Both are backward stable: each value is off by at most p·eps·σ₁ with a modest p, for
@@ -37,12 +40,15 @@ def spectrum(matrix: np.ndarray, method: Method = "svd") -> Spectrum:
     |√a − √b| ≤ √|a − b| each value is off by at most √δ, and by less than δ/σ where σ is large. Of a float32 matrix of
     ordinary size that is no more than its own SVD may lose; of a float64 matrix, half of the digits.
     """
-    tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
+    longest = max(matrix.shape)
     if method == "gram":
-        return _by_gram(tall)
-    reduced = _triangular(tall) if tall.shape[0] > _TALL * tall.shape[1] else tall
-    values = np.linalg.svd(reduced, compute_uv=False)
-    return Spectrum(values, float(tall.shape[0] * np.finfo(values.dtype).eps * values[0]))
+        return _by_gram(matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T)
+    if matrix.shape[0] > _TALL * matrix.shape[1]:
+        matrix = triangular_factor(matrix)
+    elif not (overwrite and matrix.flags.c_contiguous and matrix.flags.writeable):
+        matrix = np.array(matrix, order="C")
+    values = overwriting_singular_values(matrix)
+    return Spectrum(values, float(longest * np.finfo(values.dtype).eps * values[0]))
 
 
 def product_spectrum(left: np.ndarray, right: np.ndarray) -> Spectrum:
@@ -58,15 +64,6 @@ def product_spectrum(left: np.ndarray, right: np.ndarray) -> Spectrum:
     size = max(left.shape[0], right.shape[1])
     norms = np.linalg.norm(first) * np.linalg.norm(second)
     return Spectrum(values, float(size * np.finfo(np.float64).eps * norms))
-
-
-def _triangular(tall: np.ndarray) -> np.ndarray:
-    """The R of A = QR: same singular values, columns alone; the copy that LAPACK works in is one block."""
-    rows = _ROWS_PER_COLUMN * tall.shape[1]
-    found = _r_factor(tall[:rows])
-    for begin in range(rows, tall.shape[0], rows):
-        found = _r_factor(np.concatenate([found, tall[begin : begin + rows]]))
-    return found
 
 
 def _r_factor(matrix: np.ndarray) -> np.ndarray:

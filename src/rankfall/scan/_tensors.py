@@ -19,8 +19,8 @@ class Tensor:
         name: As in the file.
         shape: As in the file.
         dtype: As in the file, under PyTorch's name for it.
-        read: Reads it: float32 or float64, in its shape. None where `unread` says why it is left out.
-        unread: Why it is left out, in words that fit behind a count.
+        read: Reads it: float32 or float64, in its shape, in memory of its own. None where it is left out.
+        unread: Why it is, in words that fit behind a count.
         storage: What two names of the same memory share; None if every tensor of this file has its own.
     """
 

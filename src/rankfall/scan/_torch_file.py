@@ -110,9 +110,9 @@ def _tensor(torch: Any, name: str, value: Any) -> Tensor:
         return Tensor(name, shape, dtype, None, unread)
 
     def read() -> np.ndarray:
-        plain = value.detach()
-        wide = plain if plain.dtype in (torch.float32, torch.float64) else plain.to(torch.float32)
-        return np.asarray(wide.contiguous().numpy())
+        # A copy in any case: what reads it may work in its memory.
+        wide = torch.float64 if value.dtype == torch.float64 else torch.float32
+        return np.asarray(value.detach().to(wide, copy=True, memory_format=torch.contiguous_format).numpy())
 
     storage = (value.untyped_storage().data_ptr(), value.storage_offset(), shape, tuple(value.stride()), dtype)
     return Tensor(name, shape, dtype, read, storage=storage)

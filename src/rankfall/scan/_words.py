@@ -19,6 +19,7 @@ __all__ = [
     "numbers_of",
     "percent",
     "printable",
+    "problems",
     "sections",
     "summary",
     "value",
@@ -27,6 +28,7 @@ __all__ = [
 
 SECTIONS = {
     "attention": "Attention",
+    "head": "Attention heads",
     "lora": "LoRA pairs (B·A)",
     "convolution": "Convolutions (out × in·height·width)",
     "embedding": "Embeddings",
@@ -122,6 +124,13 @@ def common_start(names: Sequence[str]) -> str:
     return "".join(f"{part}." for part in shared)
 
 
+def problems(scan: Scan) -> str:
+    """How many rows have no numbers, and why."""
+    finite = all("NaN" in layer.problem for layer in scan.problems)
+    why = "are not finite" if finite else "have no numbers"
+    return f"{len(scan.problems)} of {len(scan)} matrices {why}"
+
+
 def summary(scan: Scan) -> list[str]:
     """Sentences about the whole checkpoint; of several, about the last."""
     layers = scan.of_step(scan.steps[-1]) if scan.steps else scan.layers
@@ -154,7 +163,7 @@ def summary(scan: Scan) -> list[str]:
         worst = max((layer.error / float(layer.singular_values[0]) for layer in whole if _positive(layer)), default=0.0)
         lines.append(f"By Gram matrices in float64: every σ is within {worst:.1e}·σ₁, large ones much closer.")
     if scan.problems:
-        lines.append(f"NOT FINITE: {len(scan.problems)} of {len(scan)}, see the table.")
+        lines.append(f"{problems(scan).capitalize()}: see the table.")
     if not scan.complete:
         lines.append("Stopped before the end: the rest was not measured.")
     return lines
