@@ -102,7 +102,11 @@ def measure(*, quick: bool) -> dict[str, object]:
             contenders["WeightWatcher"] = (peer, _WEIGHTWATCHER, "")
         else:
             print("    WeightWatcher is not installed, so it is left out (RANKFALL_WEIGHTWATCHER_PYTHON)", flush=True)
-        parts = [_compare(contenders, path, threads, rounds, repeats) for threads in (1, None)]
+        # All cores only where nothing else runs: threads of BLAS that wait for a busy core spin, and the ratio would
+        # say more about the neighbours than about the programs.
+        busy = load()
+        choices: tuple[int | None, ...] = (1,) if busy is not None and busy > 0.5 else (1, None)
+        parts = [_compare(contenders, path, threads, rounds, repeats) for threads in choices]
         name, size = path.name, path.stat().st_size
     return {
         "machine": machine,

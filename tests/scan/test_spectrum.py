@@ -6,6 +6,7 @@ import mpmath
 import numpy as np
 import pytest
 
+from rankfall.scan._lapack import overwriting_singular_values, triangular_factor
 from rankfall.scan._spectrum import product_spectrum, spectrum
 from scan.files import planted
 
@@ -78,3 +79,52 @@ def test_zero_matrix():
     for method in ("svd", "gram"):
         found = spectrum(np.zeros((30, 3), dtype=np.float32), method)
         assert found.values.tolist() == [0.0, 0.0, 0.0] and found.error == 0.0
+
+
+@pytest.mark.parametrize("shape", [(9, 9), (200, 9), (9, 200), (20, 9)])
+def test_only_what_may_be_destroyed_is(shape):
+    matrix = np.random.default_rng(2).normal(size=shape)
+    kept = matrix.copy()
+    plain = spectrum(matrix)
+    assert np.array_equal(matrix, kept)
+    matrix.setflags(write=False)
+    assert np.array_equal(spectrum(matrix, overwrite=True).values, plain.values)  # read-only memory is copied
+    assert np.array_equal(spectrum(kept, overwrite=True).values, plain.values)
+    assert np.array_equal(spectrum(np.asfortranarray(matrix)).values, plain.values)
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        np.ones((3, 3), dtype=np.float16),
+        np.ones((3, 3), dtype=np.int32),
+        np.ones((0, 3)),
+        np.ones(3),
+        np.ones((3, 4)).T,
+        np.broadcast_to(np.ones(3), (3, 3)),
+        np.frombuffer(bytes(8 * 9 + 1), dtype=np.uint8)[1:].view(np.float64).reshape(3, 3),
+    ],
+)
+def test_memory_that_lapack_must_not_get(matrix):
+    with pytest.raises(ValueError, match=r"wanted a matrix|must be C-ordered"):
+        overwriting_singular_values(matrix)
+
+
+@pytest.mark.parametrize(
+    "dtype, scale", [("float32", 1e-30), ("float32", 1e30), ("float64", 1e-250), ("float64", 1e250)]
+)
+@pytest.mark.parametrize("shape", [(6, 6), (100, 6), (6, 100)])
+def test_values_far_from_one(shape, dtype, scale):
+    """Squares of these overflow or vanish; scaling by such a factor is off by one rounding per entry."""
+    truth = np.array([3.0, 2.0, 1.5, 1.0, 0.5, 0.1])
+    found = spectrum((planted(truth, *shape) * scale).astype(dtype))
+    assert np.abs(found.values / scale - truth).max() <= 2 * found.error / scale
+
+
+@pytest.mark.parametrize("rows", [9, 44, 45, 46, 81, 82, 500])
+def test_triangular_factor_keeps_the_gram_matrix(rows):
+    """AᵀA = RᵀR at every remainder of the blocks; rounding of m·n products of entries of order one."""
+    matrix = np.random.default_rng(rows).normal(size=(rows, 9))
+    factor = triangular_factor(matrix)
+    assert factor.shape == (9, 9) and np.array_equal(factor, np.tril(factor))
+    assert np.abs(factor @ factor.T - matrix.T @ matrix).max() <= 20 * rows * 2.3e-16 * np.linalg.norm(matrix, 2) ** 2
