@@ -174,6 +174,17 @@ def test_steps(tmp_path):
     assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
 
 
+def test_checkpoints_beside_a_model_are_mentioned(tmp_path):
+    for step in (1, 2):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        save_file({"w": np.eye(step + 2)}, tmp_path / f"checkpoint-{step}" / "model.safetensors")
+    save_file({"w": np.eye(9)}, tmp_path / "model.safetensors")
+    result = run("scan", tmp_path)
+    assert "9×9" in result.stdout and "holds 2 checkpoints over time as well; --over-time" in result.stderr
+    result = run("scan", tmp_path, "--over-time")
+    assert "3×3" in result.stdout and "4×4" in result.stdout and "as well" not in result.stderr
+
+
 def test_interruption_prints_what_is_finished(model, monkeypatch):
     from rankfall.scan import _scan
 

@@ -124,6 +124,7 @@ def scan(
     import rankfall as rf
     from rankfall.cli._scan_table import print_scan
     from rankfall.scan import scan_checkpoint
+    from rankfall.scan._sources import steps_of
     from rankfall.scan._words import problems
 
     _check_outputs(json_file, html, plot, data)
@@ -146,6 +147,10 @@ def scan(
         except rf.errors.ScanInterrupted as stopped:
             say(f"rankfall: {stopped}; what is finished follows.")
             found, code = stopped.scan, INTERRUPTED
+    if path.is_dir() and not found.steps and not quiet:
+        beside = steps_of(path)
+        if beside:
+            say(f"{path} holds {len(beside)} checkpoints over time as well; --over-time follows them.")
     found = found.sorted_by(sort, reverse=reverse)
     to_terminal = json_file is not None and str(json_file) == "-"
     if to_terminal:
