@@ -14,7 +14,7 @@ import time
 import warnings
 from pathlib import Path
 
-from benchmarks import compilation, deep, headline, lyapunov, machine, memory, minibatch, page, scaling
+from benchmarks import compilation, deep, headline, lyapunov, machine, memory, minibatch, page, scaling, scan
 
 PARTS = {
     "headline": headline.measure,
@@ -23,6 +23,7 @@ PARTS = {
     "minibatch": minibatch.measure,
     "lyapunov": lyapunov.measure,
     "memory": memory.measure,
+    "scan": scan.measure,
     "compilation": compilation.measure,
 }
 RESULTS = Path(__file__).parent / "results"

@@ -30,7 +30,9 @@ def test_version():
     assert result.stdout.strip() == f"rankfall {rankfall.__version__}"
 
 
-@pytest.mark.parametrize("command", [(), ("reproduce",), ("simulate",), ("lyapunov",), ("check",), ("plot",)])
+@pytest.mark.parametrize(
+    "command", [(), ("reproduce",), ("simulate",), ("lyapunov",), ("check",), ("plot",), ("scan",)]
+)
 def test_help_shows_examples_and_exit_codes(command):
     result = run(*command, "--help")
     assert result.exit_code == 0

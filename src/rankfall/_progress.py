@@ -20,14 +20,14 @@ class Progress:
         completed: Steps done, summed over the replicates.
         total: Steps to do.
         message: The same in words.
-        unit: What is counted: "steps", or "save intervals" for adaptive gradient flow.
+        unit: What is counted: "steps", or "save intervals" for adaptive gradient flow, "operations" for a scan.
     """
 
     stage: Literal["compiling", "running"]
     completed: int
     total: int
     message: str
-    unit: Literal["steps", "save intervals"] = "steps"
+    unit: Literal["steps", "save intervals", "operations"] = "steps"
 
 
 ProgressCallback = Callable[[Progress], None]

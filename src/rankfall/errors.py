@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import xarray as xr
 
+    from rankfall.scan import Scan
+
 __all__ = [
     "InvalidInput",
     "LawNotApplicable",
     "NotARun",
     "OutputError",
     "RankfallError",
+    "ScanInterrupted",
     "SimulationInterrupted",
     "StepSizeWarning",
 ]
@@ -54,3 +57,11 @@ class SimulationInterrupted(KeyboardInterrupt):
         super().__init__(message)
         self.run = run
         self.checkpoint = checkpoint
+
+
+class ScanInterrupted(KeyboardInterrupt):
+    """The user pressed Ctrl-C; the matrices that had been measured are in `scan`."""
+
+    def __init__(self, message: str, scan: Scan) -> None:
+        super().__init__(message)
+        self.scan = scan

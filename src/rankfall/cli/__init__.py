@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from rankfall._version import __version__
-from rankfall.cli import _check, _lyapunov, _plot, _reproduce, _simulate
+from rankfall.cli import _check, _lyapunov, _plot, _reproduce, _scan, _simulate
 from rankfall.cli._errors import EPILOG, guarded
 
 __all__ = ["app", "main"]
@@ -57,6 +57,9 @@ def _root(
             the verdict of every law; exit code 1 if one fails
 
         rankfall plot run.nc
+
+        rankfall scan model.safetensors
+            the rank of every weight matrix of a trained network
     """
 
 
@@ -65,6 +68,7 @@ app.command("simulate", epilog=EPILOG)(guarded(_simulate.simulate))
 app.command("lyapunov", epilog=EPILOG)(guarded(_lyapunov.lyapunov))
 app.command("check", epilog=EPILOG)(guarded(_check.check))
 app.command("plot", epilog=EPILOG)(guarded(_plot.plot))
+app.command("scan", epilog=EPILOG)(guarded(_scan.scan))
 
 
 def main() -> None:

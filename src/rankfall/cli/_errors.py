@@ -20,8 +20,9 @@ SYSTEM = 74
 INTERRUPTED = 130
 
 EPILOG = (
-    "Exit codes: 0 all well; 1 a law or a claim failed; 2 wrong usage or input; 70 an error in rankfall itself; "
-    "74 the system failed (cannot write, disk full, no memory); 130 stopped by Ctrl-C, what was finished is kept."
+    "Exit codes: 0 all well; 1 a law or a claim failed, or weights are not finite; 2 wrong usage or input; "
+    "70 an error in rankfall itself; 74 the system failed (cannot write, disk full, no memory); "
+    "130 stopped by Ctrl-C, what was finished is kept."
 )
 
 

@@ -1,0 +1,108 @@
+"""The measures of one spectrum, by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from rankfall._checks import real_number
+from rankfall.errors import InvalidInput
+from rankfall.ranks import COUNTS, MEASURES, effective_rank, energy_rank
+from rankfall.scan._spectrum import Spectrum
+
+__all__ = [
+    "DEFAULT_MEASURES",
+    "Measured",
+    "check_energy",
+    "check_measures",
+    "did_you_mean",
+    "measure",
+    "nothing_measured",
+]
+
+DEFAULT_MEASURES = ("stable_rank", "effective_rank", "energy_rank", "numerical_rank")
+
+Value = int | float
+
+
+class Measured:
+    """What is computed from a spectrum.
+
+    Attributes:
+        values: Measure → value.
+        share: Effective rank over the number of singular values.
+        rank: Least rank that keeps the wanted energy.
+    """
+
+    def __init__(self, values: Mapping[str, Value], share: float, rank: int | None) -> None:
+        self.values, self.share, self.rank = values, share, rank
+
+
+def measure(found: Spectrum, shape: tuple[int, int], names: Iterable[str], energy: float) -> Measured:
+    """Compute measures of a finite spectrum.
+
+    The numerical rank counts what is above the error of the method as well as above the usual max(m, n)·eps·σ₁.
+    """
+    relative = max(shape) * float(np.finfo(found.values.dtype).eps)
+    arguments: dict[str, dict[str, float]] = {
+        "numerical_rank": {"rtol": relative, "atol": found.error},
+        "energy_rank": {"q": energy},
+    }
+    values: dict[str, Value] = {}
+    for name in names:
+        value = float(MEASURES[name](found.values, **arguments.get(name, {})))
+        values[name] = int(value) if name in COUNTS else value
+    share = float(effective_rank(found.values)) / len(found.values)
+    return Measured(values, share, int(energy_rank(found.values, q=energy)))
+
+
+def nothing_measured(names: Iterable[str]) -> Measured:
+    """Stands where the matrix is not finite."""
+    return Measured({name: float("nan") for name in names}, float("nan"), None)
+
+
+def check_measures(names: Iterable[str] | str | None) -> tuple[str, ...]:
+    """Return the names of measures in the order asked for; "all" stands for all of them.
+
+    Raises:
+        InvalidInput: An unknown name.
+    """
+    if names is None:
+        return DEFAULT_MEASURES
+    given = [names] if isinstance(names, str) else list(names)
+    chosen: dict[str, None] = {}
+    for name in given:
+        plain = str(name).strip().lower().replace("-", "_").replace(" ", "_")
+        if plain == "all":
+            chosen |= dict.fromkeys(MEASURES)
+        elif plain in MEASURES or f"{plain}_rank" in MEASURES:  # the table calls them by the short names
+            chosen[plain if plain in MEASURES else f"{plain}_rank"] = None
+        else:
+            raise InvalidInput(f"there is no measure {name!r}{did_you_mean(plain, [*MEASURES, 'all'])}.")
+    return tuple(chosen) or DEFAULT_MEASURES
+
+
+def check_energy(energy: float) -> float:
+    """Return the fraction of the energy that a factorisation keeps.
+
+    Raises:
+        InvalidInput: Not strictly between 0 and 1.
+    """
+    fraction = real_number(energy, "energy")
+    if not 0.0 < fraction < 1.0:
+        raise InvalidInput(f"energy must lie strictly between 0 and 1, got {fraction:g}.")
+    return fraction
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence that says which names there are, the closest one first if there is a close one.
+
+    Example:
+        >>> did_you_mean("stabel_rank", ["stable_rank", "srank"])
+        '; did you mean stable_rank? There are stable_rank, srank'
+    """
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}? There are {', '.join(names)}" if close else f"; choose {', '.join(names)}"

@@ -1,0 +1,275 @@
+"""`scan_checkpoint`: reads a checkpoint tensor by tensor and measures every matrix in it."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from rankfall._checks import whole_number
+from rankfall._progress import Progress, ProgressCallback, make_callback
+from rankfall._threads import default_threads
+from rankfall.errors import InvalidInput, ScanInterrupted
+from rankfall.scan._layers import HeadsOption, Job, Part, Plan, make_plan
+from rankfall.scan._measuring import check_energy, check_measures, measure, nothing_measured
+from rankfall.scan._result import LayerReport, Scan
+from rankfall.scan._sources import Source, find_sources, open_source
+from rankfall.scan._spectrum import Method, Spectrum, product_spectrum, spectrum
+
+__all__ = ["scan_checkpoint"]
+
+_METHODS: tuple[Method, ...] = ("svd", "gram")
+
+
+def scan_checkpoint(
+    path: str | Path,
+    *,
+    measures: Iterable[str] | str | None = None,
+    select: str | None = None,
+    energy: float = 0.99,
+    heads: HeadsOption = None,
+    over_time: bool | None = None,
+    method: Method = "svd",
+    threads: int | None = None,
+    progress: bool | ProgressCallback = False,
+) -> Scan:
+    """Measure the rank of every weight matrix in a checkpoint.
+
+    Reads one tensor at a time, so that memory stays at about twice the largest matrix in float32, whatever the size of
+    the checkpoint. Weights of four dimensions, (out, in, height, width), are measured as out × (in·height·width);
+    float16, bfloat16 and float8 in float32. Of LoRA pairs the product B·A is measured, without being formed and without
+    alpha/r in front, which changes no rank. Vectors and whole numbers are left out and counted. A matrix that is not
+    finite is reported as a problem, and the rest goes on.
+
+    Args:
+        path: A .safetensors file; a .pt, .pth, .bin or .ckpt file (needs PyTorch; read with weights_only, so that no
+            code in it is run); a folder with model.safetensors, an index of shards or a PEFT adapter; or a folder of
+            such files or folders whose names differ in a step number alone.
+        measures: Names from `rankfall.ranks.MEASURES`, or "all"; by default stable, effective, energy and numerical
+            rank.
+        select: Regular expression, searched for in the names of the rows.
+        energy: Fraction of ‖W‖_F² that a factorisation is to keep, for `saved` and for `energy_rank`.
+        heads: Number of attention heads into which projections are split too, or "config" for what config.json says.
+        over_time: Whether to follow the steps in a folder; by default where it holds no model of its own.
+        method: "svd", or "gram": up to twice as fast, in float64 through the Gram matrix, which cannot see
+            singular values of less than about 1e-7 of the largest; `LayerReport.error` is the bound.
+        threads: Matrices that are worked on at a time (only as many as together are no larger than the largest), one
+            processor each; by default all processors. The numbers do not depend on it.
+        progress: True for a bar, or a function of one `Progress`.
+
+    Returns:
+        A sequence of `LayerReport`, in the order of the file.
+
+    Raises:
+        InvalidInput: Nothing there to read, a damaged or refused file, no matrix in it, or an unusable argument.
+        ScanInterrupted: Ctrl-C; what is finished is in its `scan`.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> import numpy as np
+        >>> from safetensors.numpy import save_file
+        >>> import rankfall as rf
+        >>> file = pathlib.Path(tempfile.mkdtemp()) / "model.safetensors"
+        >>> save_file({"layer.weight": np.diag([3.0, 1.0, 0.1, 0.01]), "layer.bias": np.ones(4)}, file)
+        >>> scan = rf.scan.scan_checkpoint(file)
+        >>> [(layer.name, round(layer["stable_rank"], 4), layer["energy_rank"]) for layer in scan]
+        [('layer.weight', 1.1122, 2)]
+        >>> dict(scan.skipped)
+        {'with one dimension, or one row or column': 1}
+    """
+    names = check_measures(measures)
+    fraction = check_energy(energy)
+    workers = default_threads() if threads is None else whole_number(threads, "threads")
+    if method not in _METHODS:
+        raise InvalidInput(f"method must be one of {', '.join(_METHODS)}, got {method!r}.")
+    wanted = _selector(select)
+    sources = find_sources(Path(path), over_time)
+    # Every checkpoint is opened before any is measured: a damaged one should not be found after an hour.
+    plans = [make_plan(open_source(source), wanted, heads) for source in sources]
+    last = plans[-1]
+    _refuse_nothing(path, plans, select)
+    work = [
+        _Work(source, job, names, fraction, method)
+        for source, plan in zip(sources, plans, strict=True)
+        for job in plan.jobs
+    ]
+    empty = Scan(
+        path=str(path),
+        layers=(),
+        measures=names,
+        energy=fraction,
+        method=method,
+        parameters=last.parameters,
+        skipped=MappingProxyType(last.skipped),
+        tied=MappingProxyType(last.tied),
+        steps=tuple(source.step for source in sources if source.step is not None),
+    )
+    report, finish = make_callback(progress)
+    found: list[tuple[int, list[LayerReport]]] = []
+    try:
+        for done in _run(work, workers, report):
+            found.append(done)
+    except KeyboardInterrupt:
+        partial = replace(empty, layers=_in_order(found), complete=False)
+        raise ScanInterrupted(f"stopped after {len(partial)} matrices", partial) from None
+    finally:
+        finish()
+    return replace(empty, layers=_in_order(found))
+
+
+class _Work:
+    """One job of one checkpoint, to be done in any thread."""
+
+    def __init__(self, source: Source, job: Job, names: tuple[str, ...], energy: float, method: Method) -> None:
+        self.job = job
+        self._source, self._names, self._energy, self._method = source, names, energy, method
+
+    def __call__(self) -> list[LayerReport]:
+        try:
+            return self._measured()
+        except MemoryError:
+            size = f"{4 * self.job.entries / 1e9:.3g} GB in float32"
+            problem = f"too large for the memory of this machine ({size})"
+            return [
+                self._report(part, None, problem, math.prod(part.matrix_shape), min(part.matrix_shape))
+                for part in self.job.parts
+            ]
+
+    def _measured(self) -> list[LayerReport]:
+        read = [tensor.read() for tensor in self.job.tensors if tensor.read is not None]
+        if self.job.is_pair:
+            down, up = (_as_matrix(array) for array in read)
+            (part,) = self.job.parts
+            problem = _problem(down, up)
+            found = None if problem else product_spectrum(up, down)
+            return [self._report(part, found, problem, down.size + up.size, min(down.shape[0], *part.matrix_shape))]
+        matrix = read.pop().reshape(self.job.matrix_shape)
+        alone = len(self.job.parts) == 1
+        return [self._measure(part, part.take(matrix), overwrite=alone) for part in self.job.parts]
+
+    def _measure(self, part: Part, matrix: np.ndarray, *, overwrite: bool) -> LayerReport:
+        problem, found = _problem(matrix), None
+        if not problem:
+            try:
+                found = spectrum(matrix, self._method, overwrite=overwrite)
+            except np.linalg.LinAlgError:
+                problem = "the singular value decomposition did not converge"
+        return self._report(part, found, problem, matrix.size, min(matrix.shape))
+
+    def _report(self, part: Part, found: Spectrum | None, problem: str, parameters: int, rank: int) -> LayerReport:
+        rows, columns = part.matrix_shape
+        if found is None:
+            measured = nothing_measured(self._names)
+            found = Spectrum(np.full(rank, np.nan), float("nan"))
+        else:
+            measured = measure(found, part.matrix_shape, self._names, self._energy)
+        found.values.setflags(write=False)
+        factored = 0 if measured.rank is None else measured.rank * (rows + columns)
+        whole = len(self.job.parts) == 1 and not self.job.is_pair
+        zero = not problem and found.values[0] == 0
+        return LayerReport(
+            name=part.name,
+            kind=part.kind,
+            shape=self.job.tensors[0].shape if whole else part.matrix_shape,
+            matrix_shape=part.matrix_shape,
+            dtype=" and ".join(dict.fromkeys(tensor.dtype for tensor in self.job.tensors)),
+            computed_dtype=found.values.dtype.name,
+            singular_values=found.values,
+            error=found.error,
+            values=MappingProxyType(dict(measured.values)),
+            share=measured.share,
+            parameters=parameters,
+            factor_rank=measured.rank,
+            saved=0 if measured.rank is None else max(0, parameters - factored),
+            note=", ".join(filter(None, (part.note, "zero matrix" if zero else ""))),
+            problem=problem,
+            step=self._source.step,
+            part_of=part.part_of,
+        )
+
+
+def _run(work: list[_Work], workers: int, report: ProgressCallback) -> Iterator[tuple[int, list[LayerReport]]]:
+    """Do the work, small matrices side by side; yields as it is done."""
+    total = sum(each.job.operations for each in work)
+    budget = max(each.job.entries for each in work)
+    done = 0
+
+    def tell(each: _Work) -> None:
+        nonlocal done
+        done += each.job.operations
+        report(Progress("running", done, total, each.job.parts[0].name, "operations"))
+
+    # One processor per matrix: LAPACK's own threads gain little on matrices of this size, and with them the last
+    # digits would depend on the number of processors.
+    with threadpool_limits(limits=1, user_api="blas"):
+        if workers == 1:
+            for index, each in enumerate(work):
+                yield index, each()
+                tell(each)
+            return
+        running: dict[Future[list[LayerReport]], int] = {}
+        waiting = list(enumerate(work))[::-1]
+        with contextlib.ExitStack() as stack:
+            pool = stack.enter_context(ThreadPoolExecutor(workers))
+            stack.callback(pool.shutdown, wait=False, cancel_futures=True)
+            while waiting or running:
+                busy = sum(work[index].job.entries for index in running.values())
+                while (
+                    waiting and len(running) < workers and (not running or busy + waiting[-1][1].job.entries <= budget)
+                ):
+                    index, each = waiting.pop()
+                    running[pool.submit(each)] = index
+                    busy += each.job.entries
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    index = running.pop(future)
+                    yield index, future.result()
+                    tell(work[index])
+
+
+def _in_order(found: list[tuple[int, list[LayerReport]]]) -> tuple[LayerReport, ...]:
+    return tuple(layer for _, layers in sorted(found, key=lambda each: each[0]) for layer in layers)
+
+
+def _as_matrix(array: np.ndarray) -> np.ndarray:
+    return array.reshape(array.shape[0], -1)
+
+
+def _problem(*matrices: np.ndarray) -> str:
+    bad = sum(matrix.size - int(np.count_nonzero(np.isfinite(matrix))) for matrix in matrices)
+    if not bad:
+        return ""
+    return f"{bad:,} of {sum(matrix.size for matrix in matrices):,} entries are NaN or infinite"
+
+
+def _selector(select: str | None) -> Callable[[str], bool]:
+    if select is None:
+        return lambda name: True
+    try:
+        pattern = re.compile(select)
+    except re.error as error:
+        raise InvalidInput(f"select must be a regular expression, got {select!r}: {error}.") from None
+    return lambda name: pattern.search(name) is not None
+
+
+def _refuse_nothing(path: str | Path, plans: list[Plan], select: str | None) -> None:
+    if any(plan.jobs for plan in plans):
+        return
+    tensors = plans[-1].checkpoint.tensors
+    if not tensors:
+        raise InvalidInput(f"{path} holds no tensors. Is it a checkpoint?")
+    if select is not None:
+        everything = make_plan(plans[-1].checkpoint, lambda name: True, None)
+        shown = [part.name for job in everything.jobs[:3] for part in job.parts[:1]]
+        if shown:
+            raise InvalidInput(f"select={select!r} fits none of the matrices in {path}, like {', '.join(shown)}.")
+    reasons = ", ".join(f"{count} {why}" for why, count in plans[-1].skipped.items())
+    raise InvalidInput(f"{path} holds no matrix to measure: of its {len(tensors)} tensors {reasons or 'none is one'}.")
