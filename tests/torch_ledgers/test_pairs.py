@@ -160,6 +160,10 @@ def test_plain_adapters():
     turned.lora_A, turned.lora_B = nn.Parameter(torch.ones(8, 2)), nn.Parameter(torch.ones(2, 8))
     (pair,) = linear_pairs(turned)
     assert (pair.n_inputs, pair.width, pair.n_outputs) == (8, 2, 8)
+    # as many inputs as outputs: the rank is the smaller number, unless the module says otherwise
+    turned.r = 8
+    (pair,) = linear_pairs(turned)
+    assert (pair.n_inputs, pair.width, pair.n_outputs) == (2, 8, 2)
     square = nn.Module()
     square.lora_A, square.lora_B = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2, 2))
     assert not linear_pairs(square) and "which axis is the rank" in linear_pairs(square).notes[0]

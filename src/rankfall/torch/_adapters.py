@@ -11,6 +11,8 @@ from rankfall.torch._projection import is_plain_linear, projection
 
 __all__ = ["adapter_pairs"]
 
+_RANKS = ("r", "rank", "lora_rank")
+
 
 def adapter_pairs(place: str, module: torch.nn.Module, notes: list[str]) -> Iterator[LinearPair]:
     """Yield the pairs of a module with `lora_A` and `lora_B`.
@@ -30,7 +32,8 @@ def adapter_pairs(place: str, module: torch.nn.Module, notes: list[str]) -> Iter
                     name, f"{prefix}lora_A.{adapter}", a[adapter], f"{prefix}lora_B.{adapter}", b[adapter], notes
                 )
     elif isinstance(a, torch.nn.Parameter) and isinstance(b, torch.nn.Parameter):
-        yield from _parameters(f"{prefix}lora", f"{prefix}lora_A", a, f"{prefix}lora_B", b, notes)
+        rank = next((n for word in _RANKS if isinstance(n := getattr(module, word, None), int)), None)
+        yield from _parameters(f"{prefix}lora", f"{prefix}lora_A", a, f"{prefix}lora_B", b, rank, notes)
     elif isinstance(a, torch.nn.Module) and isinstance(b, torch.nn.Module):
         yield from _layers(f"{prefix}lora", f"{prefix}lora_A", a, f"{prefix}lora_B", b, notes)
 
@@ -70,12 +73,17 @@ def _parameters(
     first: torch.nn.Parameter,
     second_name: str,
     second: torch.nn.Parameter,
+    rank: int | None,
     notes: list[str],
 ) -> Iterator[LinearPair]:
-    """A is rank × inputs and B outputs × rank (as in nn.Linear), or both transposed; the rank is the smaller."""
+    """A is rank × inputs and B outputs × rank (as in nn.Linear), or both transposed.
+
+    Where the shapes allow both, as with as many inputs as outputs, the rank is what the module says it is, or else the
+    smaller of the two.
+    """
     if first.ndim == second.ndim == 2:
         choices = [axis for axis in (0, 1) if first.shape[axis] == second.shape[1 - axis]]
-        choices.sort(key=lambda axis: first.shape[axis])
+        choices.sort(key=lambda axis: (first.shape[axis] != rank, first.shape[axis]))
         if len(choices) == 1 or (len(choices) == 2 and first.shape[0] != first.shape[1]):
             axis = choices[0]
             pieces = (Piece(first_name, first, axis),), (Piece(second_name, second, 1 - axis),)
