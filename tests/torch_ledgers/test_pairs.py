@@ -205,15 +205,28 @@ def test_chains():
     assert not linear_pairs(Own(L(3, 4), L(4, 2)))
     assert not linear_pairs(nn.Sequential(OwnLinear(3, 4), L(4, 2)))
     assert not linear_pairs(nn.Sequential(torch.nn.utils.parametrizations.weight_norm(L(3, 4)), L(4, 2)))
-    # neighbours that only together fit no product
     assert len(linear_pairs(nn.Sequential(nn.Sequential(L(3, 4)), L(4, 2)))) == 1
 
 
-def test_shared_parameters_are_left_out():
-    model = nn.ModuleDict({"chain": nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 3)), "other": nn.Linear(3, 4)})
-    model["other"].weight = model["chain"][0].weight
+def test_what_is_used_elsewhere_is_left_out():
+    L = nn.Linear
+    tied = nn.ModuleDict({"chain": nn.Sequential(L(3, 4), L(4, 3)), "other": L(3, 4)})
+    tied["other"].weight = tied["chain"][0].weight
+    first, second = L(4, 4), L(4, 4)
+    again = nn.ModuleDict({"chain": nn.Sequential(first, second), "other": first})
+    for model in (tied, again, nn.Sequential(first, second, nn.ReLU(), first), nn.Sequential(first, first)):
+        pairs = linear_pairs(model)
+        assert not pairs and "is used in another place as well" in pairs.notes[0]
+
+
+def test_a_pair_that_is_used_twice_as_a_whole():
+    """The loss is a function of the product all the same."""
+    block = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 4))
+    model = shaken(nn.ModuleList([block, nn.Tanh(), block]))
     pairs = linear_pairs(model)
-    assert not pairs and "is shared with another layer" in pairs.notes[0]
+    assert names(pairs) == ["0.0 → 0.1"] and not pairs.notes
+    x = torch.randn(5, 4).double()
+    assert max(defects(model, lambda: model[2](model[1](model[0](x))).square().sum(), pairs).values()) < 1e-13
 
 
 def test_pairs_by_name():

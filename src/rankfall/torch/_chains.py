@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 
@@ -12,24 +14,31 @@ from rankfall.torch._projection import is_plain_linear, projection
 __all__ = ["chain_pairs"]
 
 
-def chain_pairs(place: str, module: torch.nn.Sequential) -> Iterator[LinearPair]:
+def chain_pairs(place: str, module: torch.nn.Sequential, notes: list[str]) -> Iterator[LinearPair]:
     """Yield the pairs of neighbours; nested nn.Sequential are opened, nn.Identity is looked through."""
-    before: tuple[str, torch.nn.Module] | None = None
-    for name, layer in _opened(place, module):
-        linear = isinstance(layer, torch.nn.Linear) and is_plain_linear(layer)
-        if linear and before is not None:
-            first, second = projection(*before).outputs(), projection(name, layer).inputs()
-            if first[0].value.shape[0] == second[0].value.shape[0]:
-                yield LinearPair(f"{before[0]} → {name}", "consecutive", first, second)
-        before = (name, layer) if linear else None
+    layers = list(_opened(place, module))
+    uses = Counter(layer for _, layer in layers)
+    for (first_name, first), (second_name, second) in pairwise(layers):
+        if not all(isinstance(layer, torch.nn.Linear) and is_plain_linear(layer) for layer in (first, second)):
+            continue
+        name = f"{first_name} → {second_name}"
+        if uses[first] > 1 or uses[second] > 1:
+            notes.append(f"{name}: a layer of the chain is used in another place as well")
+            continue
+        one, two = projection(first_name, first), projection(second_name, second)
+        if one.features == two.n_inputs:
+            yield LinearPair(name, "consecutive", one.outputs(), two.inputs())
 
 
 def _opened(place: str, module: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
-    for name, child in module.named_children():
+    # `named_children` would pass over a layer that comes a second time
+    for name, child in module._modules.items():
         where = f"{place}.{name}" if place else name
+        if child is None or type(child) is torch.nn.Identity:
+            continue
         if is_plain_sequential(child):
             yield from _opened(where, child)
-        elif type(child) is not torch.nn.Identity:
+        else:
             yield where, child
 
 

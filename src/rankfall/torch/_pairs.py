@@ -94,7 +94,7 @@ def linear_pairs(
         elif is_plain_sequential(module):
             assert isinstance(module, torch.nn.Sequential)
             if module not in inside:
-                found += chain_pairs(place, module)
+                found += chain_pairs(place, module, notes)
             inside.update(child for child in module.modules() if child is not module)
         else:
             found += projected_pairs(place, module, notes, query_key)
@@ -105,13 +105,17 @@ def linear_pairs(
 
 
 def _without_shared(model: torch.nn.Module, pairs: list[LinearPair], notes: list[str]) -> list[LinearPair]:
-    """A parameter with two names enters the loss at a second place: the loss is no function of the product then."""
-    uses = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
+    """A parameter that enters the loss at a second place ends its pair; pairs that are shared as a whole may stay."""
+    owners = Counter(id(parameter) for module in model.modules() for parameter in module._parameters.values())
+    paths = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
     kept = []
     for pair in pairs:
-        shared = [piece.name for piece in pair.pieces if uses[id(piece.parameter)] > 1]
+        once = min(paths[id(piece.parameter)] for piece in pair.pieces)
+        shared = [
+            piece.name for piece in pair.pieces if owners[id(piece.parameter)] > 1 or paths[id(piece.parameter)] > once
+        ]
         if shared:
-            notes.append(f"{pair.name}: {', '.join(shared)} is shared with another layer")
+            notes.append(f"{pair.name}: {', '.join(shared)} is used in another place as well")
         else:
             kept.append(pair)
     return kept
