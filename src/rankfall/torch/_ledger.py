@@ -25,7 +25,7 @@ __all__ = ["Ledger", "LedgerWarning"]
 # A record on an accelerator is fetched with this many others, so as not to wait for it.
 _FETCH = 64
 _FORMAT = 1
-_ERROR, _DEFECT = COLUMNS.index("balance_error"), COLUMNS.index("product_defect")
+_ERROR, _DEFECT, _CONTRADICTION = map(COLUMNS.index, ("balance_error", "product_defect", "contradiction"))
 
 
 class LedgerWarning(UserWarning):
@@ -165,6 +165,8 @@ class Ledger:
                     "ledger": account.books.ledger.cpu(),
                     "log_det": account.books.log_det.cpu(),
                     "sums": account.books.sums.cpu(),
+                    "update": account.books.update.cpu(),
+                    "largest": account.largest.cpu(),
                 }
                 for account in self._accounts
             },
@@ -192,7 +194,8 @@ class Ledger:
             to = account.start.device
             account.start, account.start_log_det = saved["start"].to(to), saved["start_log_det"].to(to)
             account.determinant_note = saved["determinant_note"]
-            account.books = Books(*(saved[part].to(to) for part in ("ledger", "log_det", "sums")))
+            account.largest = saved["largest"].to(to)
+            account.books = Books(*(saved[part].to(to) for part in ("ledger", "log_det", "sums", "update")))
         self._step, self._steps = int(state["step"]), list(state["steps"])
         self._fetched, self._waiting = list(state["records"].numpy().copy()), []
         self.problems = dict(state["problems"])
@@ -230,7 +233,7 @@ class Ledger:
                     if settings is not None:
                         pending = account.step([_of(piece, settings) for piece in account.pair.pieces])
                     if (self._step + 1) % self.every == 0:
-                        account.defect = account.mismatch()
+                        account.compare()
                 self._pending.append(pending)
 
     def _after(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
@@ -270,7 +273,7 @@ class Ledger:
             for account, row in zip(self._accounts, self._fetched[-1], strict=True):
                 if not np.isfinite(row[_ERROR]):
                     self._lose(account, f"gradients or weights are not finite at step {step}")
-                elif row[_DEFECT] > account.unit**0.5:
+                elif row[_CONTRADICTION] > account.unit**0.5:
                     self._warn(
                         account,
                         f"the gradients of step {step} contradict the pair, W1ᵀg1 ≠ g2W2ᵀ (relative difference "

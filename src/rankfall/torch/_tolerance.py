@@ -19,8 +19,9 @@ deviation of an entry. They add up as √steps; six deviations are allowed:
     log det      12 u ‖Z⁺‖_F (√(2/3) σ₁ + γ η‖g‖ (1 + 2ησ₁(G))) √(steps + 8)
 
 with running maxima of all factors; the last factor is the rounding of G in the ledger. In addition: what repeats (η and
-λ in the parameters' precision: 4u(Σηλ·σ₁‖Z‖_F + Ση²‖g‖²)); steps whose update is below 8 units in the last place of
-the weights, which may round alike (worst case, 2uσ₁‖Z‖_F each); and the books' own rounding with the unit of float64.
+λ in the parameters' precision: 4u(Σηλ·σ₁‖Z‖_F + Ση²‖g‖²)); entries whose update ηg differs from that of the step before
+by less than 4u|w|, as in descents on a fixed batch with a small rate, which may be rounded alike (worst case, 2uσ₁
+times their share of ‖Z‖_F in each such step); and the books' own rounding with the unit of float64.
 """
 
 from __future__ import annotations
