@@ -1,0 +1,47 @@
+"""Tools for PyTorch training: the only part of rankfall that imports torch.
+
+`RankMonitor` follows the ranks of a model's weights, gradients, updates and activations during training.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+try:
+    import torch as _torch  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        "rankfall.torch needs PyTorch, which is not installed. Install it with: pip install 'rankfall[torch]'"
+    ) from error
+
+if TYPE_CHECKING:
+    from rankfall.torch._alerts import Alert
+    from rankfall.torch._budget import Spending
+    from rankfall.torch._loggers import CsvLogger, TensorBoardLogger
+    from rankfall.torch.monitor import RankMonitor
+
+__all__ = [
+    "Alert",
+    "CsvLogger",
+    "RankMonitor",
+    "Spending",
+    "TensorBoardLogger",
+]
+
+# Public name → module that defines it; imported on first use.
+_HOMES = {
+    "Alert": "rankfall.torch._alerts",
+    "CsvLogger": "rankfall.torch._loggers",
+    "RankMonitor": "rankfall.torch.monitor",
+    "Spending": "rankfall.torch._budget",
+    "TensorBoardLogger": "rankfall.torch._loggers",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'rankfall.torch' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
