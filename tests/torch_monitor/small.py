@@ -84,7 +84,8 @@ def text_loss(model, seed):
 
 def square_loss(model, seed, batch=16):
     first = next(model.parameters())
-    x = inputs(seed, batch, first.shape[1], dtype=first.dtype)
+    width = next(module.in_features for module in model.modules() if isinstance(module, nn.Linear))
+    x = inputs(seed, batch, width, dtype=first.dtype)
     return (model(x) - x.sum(1, keepdim=True).sin()).square().mean()
 
 

@@ -20,7 +20,7 @@ from rankfall.torch._measuring import METHODS, Settings
 from rankfall.torch._moments import Moments, features
 from rankfall.torch._problems import Problems
 from rankfall.torch._results import Results
-from rankfall.torch._selection import THINGS, chosen_names, known_measures
+from rankfall.torch._selection import LARGEST_MOMENTS, THINGS, chosen_names, known_measures
 from rankfall.torch._session import Session, Warm, wait_for
 from rankfall.torch._watched import find, optimizers_of
 
@@ -116,6 +116,12 @@ class RankMonitor:
         wanted = modes if spectra is True else 0 if spectra is False else whole_number(spectra, "spectra", at_least=0)
         self._settings = Settings(measures=chosen, method=way, spectrum=min(wanted, modes))
         self._problems = Problems()
+        if self._watched.too_wide:
+            self._problems.tell(
+                "too wide",
+                f"Activations with more than {LARGEST_MOMENTS} features are not watched: "
+                f"{', '.join(self._watched.too_wide)}.",
+            )
         self._results = Results(
             self._watched, self._watch, self._settings, loggers, path, overwrite=overwrite, problems=self._problems
         )
