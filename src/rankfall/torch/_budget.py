@@ -61,6 +61,11 @@ class Budget:
         self._since = 0.0  # spent since the last step ended
         self._current = 0.0  # spent on the measurement under way
 
+    def expect(self, seconds: float) -> None:
+        """Take an estimate for the cost of the first measurement; later ones are known."""
+        if self.measurements == 0:
+            self._costs = deque([seconds], maxlen=_REMEMBERED)
+
     def start(self, now: float) -> None:
         """The training starts, or goes on, now."""
         self._last, self._since = now, 0.0

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from rankfall.torch._moments import Moments, rows
+from rankfall.torch._moments import Moments, features, rows
 from rankfall.torch._selection import first_tensor
 
 __all__ = ["ForwardWatch"]
@@ -37,16 +37,22 @@ class ForwardWatch:
     ) -> None:
         self._model, self._modules, self._dtype, self._guard = model, dict(modules), dtype, guard
         self._handles: list[RemovableHandle] = []
+        self._counting = False
         self._moments: dict[int, Moments] = {}
 
     @property
-    def on(self) -> bool:
-        """Whether hooks are installed."""
-        return bool(self._handles)
+    def counting(self) -> bool:
+        """Whether samples are only counted."""
+        return self._counting
 
-    def switch_on(self) -> None:
-        """Install the hooks and start from nothing."""
+    def switch_on(self, *, counting: bool = False) -> None:
+        """Install the hooks and start from nothing.
+
+        Args:
+            counting: Only count the samples.
+        """
         self.switch_off()
+        self._counting = counting
         self._moments = {column: Moments() for column in self._modules}
         self._handles = [module.register_forward_hook(_Hook(self, column)) for column, module in self._modules.items()]
 
@@ -54,7 +60,7 @@ class ForwardWatch:
         """Remove the hooks; returns what they have collected."""
         for handle in self._handles:
             handle.remove()
-        self._handles = []
+        self._handles, self._counting = [], False
         found, self._moments = self._moments, {}
         return found
 
@@ -65,6 +71,9 @@ class ForwardWatch:
         tensor = first_tensor(output)
         moments = self._moments.get(column)
         if tensor is None or moments is None:
+            return
+        if self._counting:
+            moments.count += tensor.numel() // features(module)
             return
         samples = tensor.detach()
         self._guard(lambda: moments.add(rows(module, samples), self._dtype), samples)

@@ -13,7 +13,7 @@ from rankfall._checks import real_number, whole_number
 from rankfall.errors import InvalidInput
 from rankfall.torch._alerts import Alert
 from rankfall.torch._budget import Budget, Spending
-from rankfall.torch._estimate import estimated_cost
+from rankfall.torch._estimate import Rates, measured_rates
 from rankfall.torch._forward import ForwardWatch
 from rankfall.torch._loggers import Logger
 from rankfall.torch._measuring import METHODS, Settings
@@ -140,10 +140,10 @@ class RankMonitor:
             lambda work, tensor: self._run("activations", work, [] if tensor.is_cpu else [tensor.device]),
         )
         self._budget = Budget(share, expected=0.0)
+        self._rates: Rates | None = None
         if _is_main_process():
             if share is not None:
-                matrices = estimated_cost(self._watched.shapes, self._settings, self._watched.devices[0])
-                self._budget = Budget(share, expected=len(self._watch) * matrices)
+                self._rates = measured_rates(self._settings, self._watched.devices[0])
             self._install()
 
     @property
@@ -239,7 +239,7 @@ class RankMonitor:
         self._step, self._due = int(state["step"]), int(state["due"])
         self._budget.load_state_dict(state["budget"])
         self._warm = {thing: dict(starts) for thing, starts in state["warm"].items()}
-        self._session, self._target = None, 0
+        self._session, self._target, self._rates = None, 0, None
         self._forward.switch_off()
         if self._handles:
             self._budget.start(time.perf_counter())
@@ -250,6 +250,8 @@ class RankMonitor:
             self._handles.append(optimizer.register_step_pre_hook(self._before))
             self._handles.append(optimizer.register_step_post_hook(self._after))
         self._budget.start(time.perf_counter())
+        if self._rates is not None:  # the passes of the first step say how many samples there are
+            self._forward.switch_on(counting=True)
         self._arm()
 
     # A step of the optimizer ------------------------------------------------------------------------------------------
@@ -270,11 +272,23 @@ class RankMonitor:
 
     def _arm(self) -> None:
         """Decide whether a measurement comes next; its forward passes start now."""
+        if self._forward.counting and self._step == 0:
+            return
+        if self._rates is not None:
+            self._budget.expect(self._estimate(self._rates, self._forward.switch_off()))
+            self._rates = None
         last = self._step + self._window
         if not self._target and last >= self._due and self._budget.allows():
             self._target = last
             if self._watched.modules:
                 self._forward.switch_on()
+
+    def _estimate(self, rates: Rates, counted: Mapping[int, Moments]) -> float:
+        others = len([thing for thing in self._watch if thing != "activations"])
+        modules = [(self._watched.modules[self._watched.layers[column]], moment) for column, moment in counted.items()]
+        return others * rates.matrices(self._watched.shapes) + sum(
+            rates.moments(features(module), moment.count * self._window) for module, moment in modules
+        )
 
     def _begin(self, optimizer: Optimizer, closure: bool) -> None:
         place = self._optimizers.index(optimizer)
