@@ -16,6 +16,7 @@ except ImportError as error:
 if TYPE_CHECKING:
     from rankfall.torch._alerts import Alert
     from rankfall.torch._budget import Spending
+    from rankfall.torch._integrations import lightning_callback, transformers_callback
     from rankfall.torch._loggers import CsvLogger, TensorBoardLogger
     from rankfall.torch.monitor import RankMonitor
 
@@ -25,6 +26,8 @@ __all__ = [
     "RankMonitor",
     "Spending",
     "TensorBoardLogger",
+    "lightning_callback",
+    "transformers_callback",
 ]
 
 # Public name → module that defines it; imported on first use.
@@ -34,6 +37,8 @@ _HOMES = {
     "RankMonitor": "rankfall.torch.monitor",
     "Spending": "rankfall.torch._budget",
     "TensorBoardLogger": "rankfall.torch._loggers",
+    "lightning_callback": "rankfall.torch._integrations",
+    "transformers_callback": "rankfall.torch._integrations",
 }
 
 

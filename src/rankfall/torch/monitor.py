@@ -38,7 +38,8 @@ class RankMonitor:
     same bit for bit, nothing is left on the modules, and an exception in the monitor is logged once, kept in
     `problems` and becomes NaN in the results.
 
-    What is measured, at step t: `gradients` are those that the optimizer is given (accumulated, clipped), `weights` are
+    What is measured, at step t: `gradients` are those that the optimizer is given (accumulated, clipped;
+    read after the step if it computes them itself with a closure), `weights` are
     those after the step, `updates` the difference that the step made, `activations` the outputs of Linear,
     convolution, Embedding and MultiheadAttention modules in training mode, as a samples × features matrix, not centred,
     over all forward passes since step t − `activation_steps`. `_matrices.matrix_sources` says what the
@@ -297,6 +298,8 @@ class RankMonitor:
                 self._finish()  # some optimizer did not step since: what it moves stays NaN
             if self._step + 1 == self._target:
                 self._open()
+                if not closure:
+                    self._activations()
         if self._session is not None and place in self._unfinished:
             self._session.begin(self._watched.moved_by(optimizer, self._optimizers), with_gradients=not closure)
 
@@ -305,7 +308,9 @@ class RankMonitor:
         if self._session is None or place not in self._unfinished:
             return
         sources = self._watched.moved_by(optimizer, self._optimizers)
-        if closure:  # which has computed the gradients during the step
+        if closure:  # which has passed through the model during the step
+            if place == 0:
+                self._activations()
             self._session.gradients(sources)
         self._session.end(sources)
         self._unfinished.discard(place)
@@ -313,13 +318,16 @@ class RankMonitor:
             self._finish()
 
     def _open(self) -> None:
-        moments = self._forward.switch_off()
         self._target, self._due = 0, self._step + 1 + self._every
         self._unfinished = set(range(len(self._optimizers)))
         self._session = Session(
             self._step + 1, self._watch, self._settings, self._watched.columns, self._warm, self._problems.failed
         )
-        self._session.activations(moments)
+
+    def _activations(self) -> None:
+        moments = self._forward.switch_off()
+        if self._session is not None:
+            self._session.activations(moments)
         self._check_samples(moments)
 
     def _finish(self) -> None:
