@@ -64,6 +64,24 @@ def test_rank_of_low_rank_weights_in_single_precision():
     assert monitor.history().updates_stable_rank.values.tolist() == [[0.0, 0.0]]
 
 
+def test_threshold_of_the_numerical_rank():
+    """σ = 1, 0.1, 1e-6: finer than the Gram matrix resolves (3e-7), but below 60·1.2e-7 = 7e-6, that of float32."""
+    model = torch.nn.Sequential(torch.nn.Linear(60, 40, bias=False))
+    with torch.no_grad():
+        model[0].weight.zero_()
+        model[0].weight[range(3), range(3)] = torch.tensor([1.0, 0.1, 1e-6])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    for method in ("gram", "svd"):
+        monitor = RankMonitor(model, optimizer, **settings(every=1, watch=("weights", "activations"), method=method))
+        model(torch.eye(60))
+        optimizer.step()
+        monitor.close()
+        history = monitor.history()
+        assert history.weights_numerical_rank.item() == history.activations_numerical_rank.item() == 2
+        np.testing.assert_allclose(history.weights_spectrum.values[0, 0, :3], [1, 0.1, 1e-6], rtol=0.01)
+        np.testing.assert_allclose(history.activations_spectrum.values[0, 0, :3], [1, 0.1, 1e-6], rtol=0.01)
+
+
 def test_without_decompositions():
     """Stable rank by power iteration, with its stated error; participation ratio from norms."""
     model = mlp(6, 9, 5)

@@ -172,12 +172,10 @@ def _from_moments(columns: tuple[int, ...], moments: list[Moments], settings: Se
     scale = torch.where(sound & (size > 0), size, torch.ones_like(size))
     product = torch.where(sound[:, None, None], product / scale[:, None, None], torch.zeros_like(product))
     scale = torch.where(sound, scale.sqrt(), torch.full_like(scale, float("nan")))
-    # The product sums over the samples, whose number the bound on rounding takes for the longer side.
+    # The product sums over the samples: the bound on rounding takes their number for the longer side. Where there are
+    # fewer samples than features, eigenvalues that are nothing but rounding lie below that bound and become zeros.
     gram = Gram(product=product, scale=scale, length=max(max(moment.count for moment in moments), product.shape[-1]))
     values = singular_values_from_gram(gram)
-    # n samples have n singular values at most; the others are rounding.
-    place = torch.arange(product.shape[-1], device=product.device)
-    values = torch.where((place < counts) | values.isnan(), values, torch.zeros_like(values))
     tolerance = counts.clamp(min=product.shape[-1]) * _precision(moments[0].entries)
     return _all_results(columns, values, gram.norm, settings, tolerance)
 
