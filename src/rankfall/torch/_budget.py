@@ -1,0 +1,125 @@
+"""How much of the training time the monitor may take, and when it may measure again."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Budget", "Spending"]
+
+# The next measurement is expected to cost as much as the dearest of this many.
+_REMEMBERED = 3
+# A gap between two steps that is longer than so many average ones is a pause (validation, a notebook left alone).
+_PAUSE = 20.0
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What the monitor has taken.
+
+    Attributes:
+        training_seconds: Time of the training without the monitor and without pauses.
+        monitor_seconds: Time inside the monitor: measuring, writing, loggers, alerts.
+        share: monitor_seconds / training_seconds; NaN before the first step has ended.
+        measurements: How many were made.
+        interval: Steps from one measurement to the next, on average; NaN before the first.
+    """
+
+    training_seconds: float
+    monitor_seconds: float
+    share: float
+    measurements: int
+    interval: float
+
+
+class Budget:
+    """Keeps the account; knows neither torch nor a clock.
+
+    A measurement is allowed when what was spent and what it is expected to cost stay within `share` of the training
+    time so far. Pauses count as one average step, so that they save up nothing.
+
+    Example:
+        >>> from rankfall.torch._budget import Budget
+        >>> budget = Budget(share=0.1, expected=2.0)
+        >>> budget.step_ended(now=0.0); budget.step_ended(now=10.0)
+        >>> budget.allows()
+        False
+        >>> budget.step_ended(now=20.0)
+        >>> budget.allows()
+        True
+    """
+
+    def __init__(self, share: float | None, expected: float) -> None:
+        self.share = share
+        self.training = 0.0
+        self.spent = 0.0
+        self.steps = 0
+        self.measurements = 0
+        self._costs: deque[float] = deque([expected], maxlen=_REMEMBERED)
+        self._last: float | None = None
+        self._since = 0.0  # spent since the last step ended
+        self._current = 0.0  # spent on the measurement under way
+
+    def expect(self, seconds: float) -> None:
+        """Take an estimate for the cost of the first measurement; later ones are known."""
+        if self.measurements == 0:
+            self._costs = deque([seconds], maxlen=_REMEMBERED)
+
+    def start(self, now: float) -> None:
+        """The training starts, or goes on, now."""
+        self._last, self._since = now, 0.0
+
+    def charge(self, seconds: float) -> None:
+        """Book time that the monitor took."""
+        self.spent += seconds
+        self._since += seconds
+        self._current += seconds
+
+    def step_ended(self, now: float) -> None:
+        """Book the time since the last step as training, less what the monitor took of it."""
+        if self._last is not None:
+            gap = max(0.0, now - self._last - self._since)
+            average = self.training / self.steps if self.steps else gap
+            self.training += average if gap > _PAUSE * average else gap
+            self.steps += 1
+        self._last, self._since = now, 0.0
+
+    def measured(self) -> float:
+        """A measurement is complete; returns what it cost."""
+        cost, self._current = self._current, 0.0
+        if self.measurements == 0:
+            self._costs.clear()  # the estimate has done its work
+        self._costs.append(cost)
+        self.measurements += 1
+        return cost
+
+    def allows(self) -> bool:
+        """Whether the next measurement fits."""
+        return self.share is None or self.spent + max(self._costs) <= self.share * self.training
+
+    def report(self) -> Spending:
+        """Return the account so far."""
+        return Spending(
+            training_seconds=self.training,
+            monitor_seconds=self.spent,
+            share=self.spent / self.training if self.training > 0 else float("nan"),
+            measurements=self.measurements,
+            interval=self.steps / self.measurements if self.measurements else float("nan"),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the account as plain numbers."""
+        return {
+            "training": self.training,
+            "spent": self.spent,
+            "steps": self.steps,
+            "measurements": self.measurements,
+            "costs": list(self._costs),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue an account."""
+        self.training, self.spent = float(state["training"]), float(state["spent"])
+        self.steps, self.measurements = int(state["steps"]), int(state["measurements"])
+        self._costs = deque(state["costs"], maxlen=_REMEMBERED)

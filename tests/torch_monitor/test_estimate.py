@@ -1,0 +1,49 @@
+"""The guess of the first cost: its arithmetic, and that the first measurement waits for it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rankfall.torch import RankMonitor
+from rankfall.torch import monitor as module
+from rankfall.torch._estimate import Rates
+from torch_monitor.small import mlp, train
+
+
+def test_arithmetic():
+    rates = Rates(product=1e-9, spectrum=1e-3, full=False)
+    # One and a half times: a spectrum of 256 rows, the product, the entries, the matrix.
+    right = 1.5 * (2**2.5 * 1e-3 + 1e-9 * 256**2 * 512 + 1e-8 * 256 * 512 + 1e-4)
+    assert rates.matrices([(512, 256)]) == pytest.approx(right)
+    assert rates.matrices([(512, 256)] * 3) == pytest.approx(3 * right)
+    assert rates.moments(256, 1000) == pytest.approx(
+        1.5 * (2**2.5 * 1e-3 + 1e-9 * 256**2 * 1000 + 1e-8 * 256 * 1256 + 1e-4)
+    )
+    full = Rates(product=1e-9, spectrum=1e-3, full=True)
+    assert full.matrices([(128, 256)]) == pytest.approx(1.5 * (2e-3 + 1e-8 * 128 * 256 + 1e-4))
+
+
+def test_the_first_measurement_waits_until_its_estimate_fits(monkeypatch):
+    """Rates of a very slow device: nothing is measured. Of an infinitely fast one: at the first possible step."""
+    for product, expected in ((1.0, []), (0.0, [2])):
+        monkeypatch.setattr(module, "measured_rates", lambda *given, p=product: Rates(p, 1e-3 * p, False))
+        model = mlp(6, 9, 5)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        monitor = RankMonitor(model, optimizer, every=1, budget=10.0, measures="stable_rank")
+        assert model[0]._forward_hooks  # the first step only counts
+        train(model, optimizer, 1)
+        if not expected:
+            assert not model[0]._forward_hooks
+        train(model, optimizer, 5)
+        assert monitor.history().step.values.tolist()[:1] == expected
+
+
+def test_samples_are_counted(monkeypatch):
+    found = {}
+    monkeypatch.setattr(Rates, "moments", lambda self, width, samples: found.update({width: samples}) or 0.0)
+    model = mlp(6, 9, 5)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    RankMonitor(model, optimizer, every=3, budget=0.5, activation_steps=2)
+    train(model, optimizer, 2)
+    assert found == {9: 32, 5: 32}
