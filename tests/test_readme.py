@@ -35,8 +35,16 @@ def test_the_second_example_finds_the_rank_of_the_teacher(run_example):
     assert "repulsion" in "\n".join(lines)
 
 
+def test_the_third_example_follows_a_training(run_example):
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    printed = run_example(2)
+    assert "weights_effective_rank" in printed or "weights_stable_rank" in printed
+    assert "PASS" in printed and "FAIL" not in printed
+
+
 def test_all_examples_are_run():
-    assert TEXT.count("```python") == 2
+    assert TEXT.count("```python") == 3
 
 
 def test_links_lead_somewhere():
