@@ -186,7 +186,11 @@ def test_bad_runs_are_refused_by_the_library_in_one_sentence(tmp_path, options, 
 
 def start(*words):
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "rankfall.cli", *map(str, words)]
+    # A shell without job control starts what it puts into the background deaf to Ctrl-C, and its children inherit that.
+    hearing = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import rankfall.cli as c; c.main()"
+    )
+    command = [sys.executable, "-c", hearing, *map(str, words)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 

@@ -211,7 +211,8 @@ def test_squares_neither_overflow_nor_vanish(scale):
 def test_edges():
     zero = estimate(np.zeros((4, 3)), failure=0.1)
     assert zero.value == zero.lower == zero.error == 0.0
-    np.testing.assert_array_equal(zero.vector, rf.ranks.random_start(np.zeros((4, 3)), 0))
+    # normalised a second time: the sum of squares is rounded by one place or not, as BLAS finds it aligned
+    np.testing.assert_allclose(zero.vector, rf.ranks.random_start(np.zeros((4, 3)), 0), rtol=1e-15)
     assert rf.ranks.participation_ratio_from_matrix(np.zeros((4, 3))) == 0.0
     batch = np.stack([np.eye(3), np.full((3, 3), np.nan), np.zeros((3, 3)), np.diag([1.0, np.inf, 1.0])])
     found = estimate(batch)
