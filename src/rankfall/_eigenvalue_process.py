@@ -13,6 +13,7 @@ from rankfall._eigen import ROUNDING_LEVEL
 from rankfall._plan import Plan, make_plan
 from rankfall._progress import Progress, ProgressCallback, make_callback
 from rankfall._start import reduce_start
+from rankfall._threads import thread_count
 from rankfall._version import __version__
 from rankfall.errors import InvalidInput, SimulationInterrupted
 from rankfall.methods import StochasticGradientFlow
@@ -109,7 +110,7 @@ def eigenvalue_process(
     )
     count = _checks.whole_number(replicates, "replicates")
     seed = _checks.seed_number(seed)
-    workers = _workers(threads)
+    workers = thread_count(threads)
     network.check_replicates(count)
     report, close = make_callback(progress)
     try:
@@ -169,12 +170,6 @@ def _check_kinds(problem: Any, network: Any, method: Any, repulsion: Any) -> Non
         )
     if not isinstance(repulsion, bool | np.bool_):
         raise InvalidInput(f"repulsion must be True or False, got {repulsion!r}.")
-
-
-def _workers(threads: int | None) -> int:
-    from rankfall._threads import default_threads
-
-    return default_threads() if threads is None else _checks.whole_number(threads, "threads", at_most=4096)
 
 
 def _check_start(start: np.ndarray) -> None:

@@ -6,10 +6,14 @@ import os
 import secrets
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rankfall.errors import OutputError
 
-__all__ = ["check_folder", "write_atomically"]
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["check_folder", "forget_encoding", "write_atomically", "write_netcdf"]
 
 
 def write_atomically(path: str | Path, content: bytes | str) -> None:
@@ -45,3 +49,20 @@ def check_folder(folder: str | Path) -> None:
             pass
     except OSError as error:
         raise OutputError(error.errno, f"cannot write to {folder}: {error.strerror or error}") from None
+
+
+def write_netcdf(path: str | Path, dataset: xr.Dataset) -> None:
+    """Write a dataset as NetCDF, atomically.
+
+    Raises:
+        OutputError: As `write_atomically`.
+    """
+    # In memory first: the HDF5 library does not survive a disk that fills up under it.
+    write_atomically(path, bytes(dataset.to_netcdf(engine="h5netcdf", format="NETCDF4")))
+
+
+def forget_encoding(dataset: xr.Dataset) -> None:
+    """Drop what a dataset remembers of the file that it was read from, so that it equals the one that was written."""
+    dataset.encoding.clear()
+    for variable in dataset.variables.values():
+        variable.encoding.clear()

@@ -18,6 +18,7 @@ from rankfall._files import check_folder
 from rankfall._plan import LedgerChoice, NoisePrecision, Plan, make_plan, method_for
 from rankfall._progress import Progress, ProgressCallback, make_callback
 from rankfall._start import reduce_start
+from rankfall._threads import thread_count
 from rankfall._version import __version__
 from rankfall.errors import InvalidInput, OutputError, SimulationInterrupted
 from rankfall.methods import GradientFlow, Method
@@ -143,7 +144,7 @@ def simulate(
     )
     count = _checks.whole_number(replicates, "replicates")
     seed = _checks.seed_number(seed)
-    workers = _thread_count(threads)
+    workers = thread_count(threads)
     if start not in ("independent", "shared"):
         raise InvalidInput(f"start must be 'independent' or 'shared', got {start!r}.")
     if network.starts_given is not None:
@@ -394,12 +395,6 @@ class _Keeper:
             return None
         self._kept.write(self._run.position, self._run.arrays())
         return self._kept.path
-
-
-def _thread_count(threads: int | None) -> int:
-    from rankfall._threads import default_threads
-
-    return default_threads() if threads is None else _checks.whole_number(threads, "threads", at_most=4096)
 
 
 def _check_memory(network: LinearNetwork, plan: Plan, replicates: int, weights: bool) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from rankfall._dataset import FORMAT_VERSION
 from rankfall._deep_dataset import layer_dimensions
-from rankfall._files import write_atomically
+from rankfall._files import forget_encoding, write_netcdf
 from rankfall._simulate import simulate
 from rankfall.errors import InvalidInput, NotARun
 from rankfall.methods import (
@@ -68,9 +68,7 @@ def save_run(run: xr.Dataset, path: str | os.PathLike[str]) -> None:
         True
     """
     _check(run)
-    # In memory first: the HDF5 library does not survive a disk that fills up under it.
-    content = run.to_netcdf(engine="h5netcdf", format="NETCDF4")
-    write_atomically(os.fspath(path), bytes(content))
+    write_netcdf(os.fspath(path), run)
 
 
 def open_run(path: str | os.PathLike[str]) -> xr.Dataset:
@@ -105,9 +103,7 @@ def open_run(path: str | os.PathLike[str]) -> xr.Dataset:
         raise NotARun(f"{name}: {error}") from None
     if run["outcome"].dtype.kind != "U":
         run["outcome"] = run["outcome"].astype(str)
-    run.encoding.clear()
-    for variable in run.variables.values():
-        variable.encoding.clear()
+    forget_encoding(run)
     return run
 
 

@@ -9,9 +9,19 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from rankfall._kernels.layout import Layout
+__all__ = ["Engine", "Lanes", "Moving", "Unit", "split_blocks"]
 
-__all__ = ["Engine", "Moving", "Unit", "split_blocks"]
+
+class Lanes(Protocol):
+    """What the layouts of ensembles of any depth have in common."""
+
+    @property
+    def lanes(self) -> int:
+        """Trajectories per vector."""
+
+    @property
+    def replicates(self) -> int:
+        """Trajectories in the ensemble."""
 
 
 @dataclass(eq=False)
@@ -33,7 +43,7 @@ class Unit:
     memory: tuple[Any, ...] | None = None
     rounds: int = 0
 
-    def replicates(self, layout: Layout) -> slice:
+    def replicates(self, layout: Lanes) -> slice:
         """The replicates in its blocks, without the padding of the last one."""
         return slice(self.first * layout.lanes, min(self.last * layout.lanes, layout.replicates))
 

@@ -114,13 +114,10 @@ class DeepEngine:
         change = None
         if self._plan.determinant:
             assert self._plan.steps is not None
-            change = 2.0 * self._log_ledgers()[:, self._here(unit)]
+            change = 2.0 * self._log_ledgers()[:, unit.replicates(self.layout)]
             change = change + float(self._plan.steps[index]) * self._ledger_per_step[:, None]
             change[~np.array(self._plan.full_pairs)] = np.nan
         self.saver(unit, index, self._state, self._ledger(), self._diverged_at, change)
-
-    def _here(self, unit: Unit) -> slice:
-        return slice(unit.first * self.layout.lanes, min(unit.last * self.layout.lanes, self.layout.replicates))
 
     def _log_ledgers(self) -> np.ndarray:
         """By pair from the inputs to the outputs."""

@@ -66,7 +66,7 @@ class DeepFlowEngine:
 
     def advance(self, unit: Unit, begin: int, end: int) -> None:
         """Move the blocks of a unit from tick `begin` to tick `end`."""
-        here = self._here(unit)
+        here = unit.replicates(self.layout)
         if self._plan.adaptive:
             edges = self._plan.edges
             for tick in range(begin, end):
@@ -75,9 +75,6 @@ class DeepFlowEngine:
             h = self._plan.step_length
             self._advance(here.start, here.stop, begin * h, end * h)
         self._diverged_at[here] = np.where(self._failed_at[here] >= 0, 1, -1)
-
-    def _here(self, unit: Unit) -> slice:
-        return slice(unit.first * self.layout.lanes, min(unit.last * self.layout.lanes, self.layout.replicates))
 
     def _advance(self, first: int, last: int, begin: float, end: float) -> None:
         self._kernel(
@@ -99,7 +96,7 @@ class DeepFlowEngine:
 
     def record(self, unit: Unit, index: int) -> None:
         """Write save point `index` for a unit that stands there."""
-        here, w = self._here(unit), self.layout.lanes
+        here, w = unit.replicates(self.layout), self.layout.lanes
         part = DeepLayout(self.layout.widths, w, here.stop - here.start)
         rows, layers = self._state[here], []
         for a, b in zip(self.layout.widths, self.layout.widths[1:], strict=False):

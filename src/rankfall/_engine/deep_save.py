@@ -78,7 +78,7 @@ class DeepSaver:
         state, ledger (of the balances): as `DeepLayout` has them. diverged_at: by lane, −1 where it did not.
         log_det_ledger: (pair, replicate of the unit).
         """
-        kept, here = self.recording, self._replicates(unit)
+        kept, here = self.recording, unit.replicates(self._layout)
         lost = diverged_at[here] >= 0
         if self._in_lanes:
             self._save_in_lanes(unit, index, state, ledger, diverged_at)
@@ -92,10 +92,6 @@ class DeepSaver:
             layers = self._start.restore(self._layers(unit, state), self._plan.eigenvectors, here)
             for target, layer in zip(kept.weights, layers, strict=True):
                 target[index, here] = np.where(lost[:, None, None], np.nan, layer)
-
-    def _replicates(self, unit: Unit) -> slice:
-        lanes = self._layout.lanes
-        return slice(unit.first * lanes, min(unit.last * lanes, self._layout.replicates))
 
     def _layers(self, unit: Unit, state: np.ndarray) -> list[np.ndarray]:
         return self._layout.unpack(state, slice(unit.first, unit.last))
@@ -120,7 +116,7 @@ class DeepSaver:
         kept, layers, d = self.recording, self._layers(unit, state), self._plan.eigenvalues
         lower = None if ledger is None else self._layout.unpack_balances(ledger, slice(unit.first, unit.last))
         # One replicate at a time: the order of NumPy's sums may depend on how many there are.
-        for i, replicate in enumerate(range(*self._replicates(unit).indices(self._layout.replicates))):
+        for i, replicate in enumerate(range(*unit.replicates(self._layout).indices(self._layout.replicates))):
             if lost[i]:
                 kept.loss[index, replicate] = np.nan
                 kept.pairs[index, :, :, replicate] = kept.spectra[index, replicate] = np.nan
@@ -140,7 +136,7 @@ class DeepSaver:
 
     def _save_measured(self, unit: Unit, index: int, state: np.ndarray, lost: np.ndarray) -> None:
         assert self._measure is not None and self.recording.accuracy is not None
-        layers, here = self._layers(unit, state), self._replicates(unit)
+        layers, here = self._layers(unit, state), unit.replicates(self._layout)
         for i, replicate in enumerate(range(here.start, here.stop)):
             product = np.ascontiguousarray(layers[0][i])
             for layer in layers[1:]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from rankfall.cli import _options as options
-from rankfall.cli._errors import INTERRUPTED, say
-from rankfall.cli._output import check_output
+from rankfall.cli._errors import INTERRUPTED
+from rankfall.cli._output import check_output, keep_partial
 from rankfall.cli._progress import ProgressDisplay
 from rankfall.cli._verdicts import exit_code, print_verdicts
 
@@ -104,9 +104,7 @@ def lyapunov(
                 checkpoint=out.with_suffix(".checkpoint"),
             )
         except rf.SimulationInterrupted as stop:
-            rf.save_run(stop.run, partial)
-            further = "The same command continues it." if stop.checkpoint else "It cannot be continued: no checkpoint."
-            say(f"rankfall: stopped; what was finished is in {partial}. {further}")
+            keep_partial(stop, partial)
             raise typer.Exit(INTERRUPTED) from None
     rf.save_run(found, out)
     partial.unlink(missing_ok=True)

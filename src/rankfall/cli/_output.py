@@ -1,13 +1,14 @@
-"""Where a command may write."""
+"""Where a command may write, and what it leaves when it is stopped."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from rankfall._files import check_folder
-from rankfall.errors import InvalidInput
+from rankfall.cli._errors import say
+from rankfall.errors import InvalidInput, SimulationInterrupted
 
-__all__ = ["check_output"]
+__all__ = ["check_output", "keep_partial"]
 
 
 def check_output(out: Path, overwrite: bool) -> None:
@@ -26,3 +27,12 @@ def check_output(out: Path, overwrite: bool) -> None:
             f"{out} is there already; choose another --out" + ("." if out.is_dir() else ", or --overwrite.")
         )
     check_folder(out.parent)
+
+
+def keep_partial(stop: SimulationInterrupted, partial: Path) -> None:
+    """Write what a stopped simulation had finished, and say how to go on."""
+    from rankfall import runs
+
+    runs.save_run(stop.run, partial)
+    further = "The same command continues it." if stop.checkpoint else "It cannot be continued: no checkpoint."
+    say(f"rankfall: stopped; what was finished is in {partial}. {further}")

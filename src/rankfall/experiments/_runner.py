@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rankfall as rf
-from rankfall._files import write_atomically
+from rankfall._files import forget_encoding, write_atomically, write_netcdf
 from rankfall.experiments._environment import environment
 from rankfall.experiments._folder import ReportFolder, Status
 from rankfall.experiments._page import make_page
@@ -132,9 +132,7 @@ def _compute(part: Part, folder: Path, threads: int | None, progress: Callable[[
 
 
 def _save(result: xr.Dataset, folder: Path, part: Part, status: Status) -> None:
-    # In memory first: the HDF5 library does not survive a disk that fills up under it.
-    content = result.assign_attrs({_STATUS: status}).to_netcdf(engine="h5netcdf", format="NETCDF4")
-    write_atomically(folder / f"{part.name}.nc", bytes(content))
+    write_netcdf(folder / f"{part.name}.nc", result.assign_attrs({_STATUS: status}))
 
 
 def _finished(folder: Path, part: Part) -> xr.Dataset | None:
@@ -148,10 +146,9 @@ def _finished(folder: Path, part: Part) -> xr.Dataset | None:
     if found.attrs.pop(_STATUS, "partial") != "complete":
         return None
     for name, variable in found.variables.items():
-        variable.encoding.clear()
         if variable.dtype.kind == "O":
             found[name] = found[name].astype(str)
-    found.encoding.clear()
+    forget_encoding(found)
     return found
 
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from rankfall._files import check_folder, write_atomically
+from rankfall._files import check_folder
 from rankfall.errors import InvalidInput
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["History", "Values", "checked_path", "write_dataset"]
+__all__ = ["History", "Values", "checked_path"]
 
 # Name of a variable → column of a layer → its values: one, or the leading singular values.
 Values = Mapping[str, Mapping[int, Sequence[float]]]
@@ -140,8 +140,3 @@ def checked_path(path: Any, *, overwrite: bool) -> Path:
         )
     check_folder(target.parent)
     return target
-
-
-def write_dataset(dataset: xr.Dataset, path: Path) -> None:
-    """Write a dataset so that the file is the old one or the new one at any moment."""
-    write_atomically(path, bytes(dataset.to_netcdf(engine="h5netcdf", format="NETCDF4")))

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from rankfall._files import write_netcdf
 from rankfall._version import __version__
 from rankfall.errors import InvalidInput
 from rankfall.torch._alerts import RULES, Alert, Rule, make_rule
 from rankfall.torch._description import ERRORS, variable_attributes, variables
-from rankfall.torch._history import History, Values, checked_path, write_dataset
+from rankfall.torch._history import History, Values, checked_path
 from rankfall.torch._loggers import Logger
 from rankfall.torch._measuring import Settings
 from rankfall.torch._problems import Problems, log
@@ -118,7 +119,7 @@ class Results:
         )
 
     def _write(self, path: Path, attributes: Attributes) -> None:
-        write_dataset(self.dataset(attributes), path)
+        write_netcdf(path, self.dataset(attributes))
 
     def _new_alerts(self, step: int) -> list[tuple[Alert, Callable[[Alert], Any] | None]]:
         found = []
