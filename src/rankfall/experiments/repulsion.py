@@ -173,7 +173,7 @@ def target(settings: Settings) -> Target:
             "record the forces along runs of the networks, measure the repulsion in an ensemble, and then simulate "
             "eigenvalues and eigenvectors without the weights twice, from the same starts with the same noise: as they "
             "are, and with the repulsion switched off. det M decays exactly as before. But the eigenvalues are no "
-            "longer driven apart, and W1 keeps all its singular values in most runs, where it lost three in each."
+            "longer driven apart, and W1 keeps all its singular values in most runs, where every run lost some before."
         ),
         settings=asdict(settings),
         parts=[
