@@ -1,0 +1,1 @@
+"""The experiments of `rankfall reproduce beyond`; the only ones that import torch."""
