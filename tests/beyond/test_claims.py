@@ -120,6 +120,16 @@ def test_the_summary_names_what_does_not_hold():
     ]
 
 
+def test_mini_batches_that_lower_the_rank_are_named():
+    results = {"gd": made_up(STAYED), "sgd": made_up(FELL), "label-noise": made_up(FELL)}
+    assert _summary.verdict_sentences([experiment()], {"toy": results})[1:] == [
+        "The noise of the batches alone lowers the rank as well, though gradient descent keeps it: Toy, "
+        "mini-batches (SGD) (weights)."
+    ]
+    results["gd"] = made_up(FELL)
+    assert not any("batches" in each for each in _summary.verdict_sentences([experiment()], {"toy": results}))
+
+
 @pytest.mark.parametrize("columns, panels", [(1, 6), (2, 8)])
 def test_the_figure_shows_what_is_there(columns, panels):
     rows = [experiment("one"), experiment("two"), experiment("empty")]

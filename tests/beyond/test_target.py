@@ -91,8 +91,11 @@ def test_a_report(small, tmp_path):
         "Beyond linear networks",
         "least and largest of 2 seeds",
         "holds in 0 of 6 panels",
-        "ReLU: loss on the samples",
-        "Wrong labels, large step: accuracy on the samples",
+        "until σ²t = 0.12",
+        "Loss on the samples",
+        "20% of whose labels are wrong",
+        "Accuracy on the samples",
+        "see 0.25 of what as many large ones see",
         "step size 0.1",
         "rankfall reproduce beyond",
     ):
@@ -122,7 +125,7 @@ def test_ctrl_c_and_the_same_command_again(small, tmp_path):
 def test_before_anything_is_there(small):
     target = small()
     assert target.claims({}) == [] and target.figure({}, 1) is None
-    assert target.caption({}).startswith("Effective rank") and len(target.notes({})) == 1
+    assert target.caption({}).startswith("Effective rank") and len(target.notes({})) == 3
 
 
 def test_the_command_line(tmp_path):

@@ -117,9 +117,11 @@ def target(settings: Settings) -> Target:
     return Target(
         name="beyond",
         title="Beyond linear networks: where label noise lowers the rank, and where it does not",
-        lead="The same question to networks with activations: does the rank fall with label noise, and stay without? "
-        "In each experiment gradient descent, mini-batches and mini-batches with label noise share start, data, step "
-        "size and number of steps, seed by seed. " + " ".join(each.lead for each in experiments),
+        lead="In two-layer linear networks label noise lowers the rank and descent alone does not. Is that so with "
+        "activations, too? Each experiment trains by gradient descent, by mini-batches, and by mini-batches with fresh "
+        "noise on their labels (classes are flipped); start, data, step size and number of steps are the same for all "
+        "of them, seed by seed. This is a measurement, not a law: where the claim does not hold, figure and verdict "
+        "say so.",
         settings=asdict(settings) | {"experiments": {each.name: dict(each.settings) for each in experiments}},
         parts=[
             Part(f"{each.name}.{arm.name}", f"{each.title}: {arm.title}", arm.compute)
@@ -175,7 +177,10 @@ def _notes(experiments: Sequence[Experiment], results: Results) -> list[str]:
     from rankfall.experiments._beyond._summary import general_notes
 
     arms = _by_experiment(experiments, results)
-    return [*general_notes(experiments, arms), *(note for each in experiments for note in each.notes(arms[each.name]))]
+    return [
+        *general_notes(experiments, arms),
+        *(" ".join([f"{each.title}: {each.lead}", *each.notes(arms[each.name])]) for each in experiments),
+    ]
 
 
 def _shown(settings: Settings, experiments: Sequence[Experiment]) -> dict[str, str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rankfall.experiments._beyond._claims import THINGS, Outcome, find
+import numpy as np
+
+from rankfall.experiments._beyond._claims import STAYS, THINGS, Outcome, find, quiet_arm, ratios
 from rankfall.experiments._beyond._experiment import Experiment
 from rankfall.experiments._target import Results
 
@@ -44,7 +46,29 @@ def verdict_sentences(experiments: Sequence[Experiment], results: Mapping[str, R
         if things:
             places = "; ".join(f"{title} ({', '.join(which)})" for title, which in things.items())
             sentences.append(f"{words} {places}.")
-    return sentences
+    return [*sentences, *_other_arms(experiments, results)]
+
+
+def _other_arms(experiments: Sequence[Experiment], results: Mapping[str, Results]) -> list[str]:
+    """Arms without label noise that lower a rank which the claim's arm without noise keeps."""
+    places = []
+    for each in experiments:
+        for arm in each.arms:
+            if arm.noise or arm.name == quiet_arm(results[each.name]) or arm.name not in results[each.name]:
+                continue
+            lowered = [thing for thing in THINGS if _lowers(results[each.name], arm.name, thing)]
+            if lowered:
+                places.append(f"{each.title}, {arm.title} ({', '.join(lowered)})")
+    sentence = "The noise of the batches alone lowers the rank as well, though gradient descent keeps it:"
+    return [f"{sentence} {'; '.join(places)}."] if places else []
+
+
+def _lowers(arms: Results, name: str, thing: str) -> bool:
+    finding = find(arms, thing)
+    if finding is None or np.median(finding.quiet) < STAYS or THINGS[thing] not in arms[name]:
+        return False
+    last = ratios(arms[name], thing)[:, -1]
+    return bool(np.isfinite(last).any() and np.nanmedian(last) < STAYS)
 
 
 def general_notes(experiments: Sequence[Experiment], results: Mapping[str, Results]) -> list[str]:
