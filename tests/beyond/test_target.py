@@ -43,6 +43,7 @@ def test_settings(tmp_path):
         ({"colour": 1}, "colour: no such setting"),
         ({"replicates": 0}, "replicates must be at least 1"),
         ({"seed": -1}, "seed must be at least 0"),
+        ({"seed": 2**63 - 4}, f"seed must be at most {2**63 - 5}"),
         ({"data_dir": tmp_path / "absent"}, "data_dir must be a folder, got .*absent"),
         ({"only": "relu"}, "only must be names of experiments, got 'relu'"),
     ):
@@ -135,6 +136,8 @@ def test_the_command_line(tmp_path):
     for words, message in (
         (("dichotomy", "--data-dir", str(tmp_path)), "--data-dir does not belong to the target dichotomy"),
         (("beyond", "--data-dir", str(tmp_path / "absent")), "must be a folder"),
+        (("beyond", "--only", "relu", "--only", "elu"), "no experiment elu; there are relu, tanh"),
+        (("repulsion", "--only", "relu"), "--only does not belong to the target repulsion"),
         (("beyond", "--width", "3"), "--width does not belong to the target beyond"),
     ):
         result = CliRunner().invoke(app, ["reproduce", *words, "--out", str(tmp_path / "report")])

@@ -64,10 +64,12 @@ class Settings:
             raise rf.InvalidInput(f"data_dir must be a folder, got {self.data_dir}; give the folder of the IDX files.")
         if isinstance(self.only, str) or not all(isinstance(name, str) for name in self.only):
             raise rf.InvalidInput(f"only must be names of experiments, got {self.only!r}.")
+        replicates = _checks.whole_number(self.replicates, "replicates", at_most=1000)
         return replace(
             self,
-            replicates=_checks.whole_number(self.replicates, "replicates", at_most=1000),
-            seed=_checks.seed_number(self.seed),
+            replicates=replicates,
+            # The last seed is a coordinate, which holds no more than 2^63 − 1.
+            seed=_checks.whole_number(self.seed, "seed", at_least=0, at_most=2**63 - replicates),
             data_dir=None if self.data_dir is None else str(self.data_dir),
             only=tuple(dict.fromkeys(self.only)),
             quick=bool(self.quick),
@@ -79,7 +81,7 @@ class Settings:
         return range(self.seed, self.seed + self.replicates)
 
 
-def check_available() -> None:
+def _check_available() -> None:
     """Raise `InvalidInput` where PyTorch or scikit-learn, which brings the digits, is not installed."""
     absent = [name for name, module in (("PyTorch", "torch"), ("scikit-learn", "sklearn")) if not _installed(module)]
     if absent:
@@ -112,7 +114,7 @@ def target(settings: Settings) -> Target:
         InvalidInput: PyTorch or scikit-learn is not installed, an experiment is not there, or its data cannot be read:
             said before any work.
     """
-    check_available()
+    _check_available()
     experiments = _experiments(settings)
     return Target(
         name="beyond",
@@ -174,12 +176,15 @@ def _caption(experiments: Sequence[Experiment], results: Results) -> str:
 
 
 def _notes(experiments: Sequence[Experiment], results: Results) -> list[str]:
-    from rankfall.experiments._beyond._summary import general_notes
+    from rankfall.experiments._beyond._summary import counts, general_notes
 
     arms = _by_experiment(experiments, results)
     return [
         *general_notes(experiments, arms),
-        *(" ".join([f"{each.title}: {each.lead}", *each.notes(arms[each.name])]) for each in experiments),
+        *(
+            " ".join([f"{each.title}: {each.lead}", *each.notes(arms[each.name]), *counts(arms[each.name])])
+            for each in experiments
+        ),
     ]
 
 
