@@ -239,6 +239,7 @@ class Run:
         self.settings = describe(problem, network, method, plan, arguments)
         self.recording = self._make_recording(arguments["weights"])
         self.shared = arguments["start"] == "shared"
+        self.any_size = False
         self.position: Position = Position()
         self.engine: FusedEngine | FlowEngine | DeepEngine | DeepFlowEngine | None = None
 
@@ -323,7 +324,15 @@ class Run:
         if isinstance(self.method, GradientFlow):
             return FlowEngine(self.problem, self.method, self.plan, begin.reduced, begin.basis, lanes, self.recording)
         return FusedEngine(
-            self.problem, self.method, self.plan, begin.reduced, begin.basis, self.seed, lanes, self.recording
+            self.problem,
+            self.method,
+            self.plan,
+            begin.reduced,
+            begin.basis,
+            self.seed,
+            lanes,
+            self.recording,
+            self.any_size,
         )
 
     def _make_deep_engine(self, recording: DeepRecording, lanes: int) -> DeepEngine | DeepFlowEngine:

@@ -100,10 +100,30 @@ def stream(
     ledger: LedgerChoice = "auto",
     noise_precision: NoisePrecision = "single",
     threads: int | None = None,
+    any_size: bool = False,
 ) -> Stream:
     """Begin a simulation that moves only when asked to: for live plots, early stopping, control from outside.
 
     The arguments are those of `simulate`, and the numbers are the same bit for bit, however the run is cut.
+
+    Args:
+        problem: As for `simulate`, like all that are not named here.
+        network: Likewise.
+        method: Likewise.
+        duration: Likewise.
+        steps: Likewise.
+        dt: Likewise.
+        replicates: Likewise.
+        seed: Likewise.
+        save_points: Likewise.
+        start: Likewise.
+        weights: Likewise.
+        observables: Likewise.
+        ledger: Likewise.
+        noise_precision: Likewise.
+        threads: Likewise.
+        any_size: Use the kernels that serve networks of two layers of any size, so that a new size needs no compiler;
+            up to twice as slow, and different from `simulate` by rounding.
 
     Returns:
         A `Stream`: `advance(n)` simulates n save points further, `dataset()` is the run so far.
@@ -146,4 +166,5 @@ def stream(
         ledger=ledger,
         noise_precision=noise_precision,
     )
+    run.any_size = bool(any_size)
     return Stream(run, workers)

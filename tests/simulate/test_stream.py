@@ -56,3 +56,28 @@ def test_bad_input_comes_before_any_work():
         rf.stream(PROBLEM, NETWORK, METHODS[1][1], duration=1.0).advance(0)
     with pytest.raises(rf.InvalidInput, match="threads"):
         rf.stream(PROBLEM, NETWORK, METHODS[1][1], duration=1.0, threads=0)
+
+
+@pytest.mark.parametrize(("network", "method", "options"), METHODS[1:4])
+def test_the_kernels_for_any_size_differ_by_rounding(network, method, options):
+    options = {"replicates": 5, "seed": 3, "save_points": 21, **options}
+    whole = rf.simulate(PROBLEM, network, method, **options)
+    live = rf.stream(PROBLEM, network, method, any_size=True, **options)
+    live.advance(21)
+    # 300 steps of a stable recursion: 300 roundings of some operations each, far below 1e-11 of the largest value. (The
+    # loss falls to 1e-13 of its start, and rounding is relative to what it is the difference of.)
+    for name in ("loss", "singular_values_Z", "balance"):
+        largest = float(whole[name].max())
+        np.testing.assert_allclose(live.dataset()[name], whole[name], rtol=0, atol=1e-11 * largest)
+    assert not live.dataset().singular_values_Z.identical(whole.singular_values_Z) or method is METHODS[3][1]
+
+
+def test_no_compiler_for_a_new_size():
+    method = METHODS[1][1]
+    rf.stream(PROBLEM, NETWORK, method, duration=0.1, any_size=True).advance(2)
+    for p, k in ((7, 1), (6, 3)):
+        problem = rf.Problem.gaussian(n_samples=50, n_inputs=p, n_outputs=k, seed=0)
+        other = rf.LinearNetwork.gaussian(n_inputs=p, width=p + k + 1, n_outputs=k)
+        live = rf.stream(problem, other, method, duration=0.1, any_size=True)
+        engine = live._run.begin()
+        assert engine.is_compiled
