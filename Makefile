@@ -21,13 +21,14 @@ $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
   echo "Name a newer one: make PYTHON=python3.12 …" >&2; exit 1; }
 endef
 
-.PHONY: help reproduce reproduce-all test lint types benchmark benchmark-quick clean clean-all
+.PHONY: help reproduce reproduce-all docs test lint types benchmark benchmark-quick clean clean-all
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make reproduce         install rankfall into $(VENV) and write the report (figure, data, verdicts) to $(REPORT)/"
 	@echo "make reproduce-all     every result: one folder each and an index, in $(REPORT)-all/ (ARGUMENTS=--quick: minutes)"
 	@echo "make test              lint, types, tests and doctests in $(DEV_VENV)"
+	@echo "make docs              the documentation as a site in docs/_build/html; a warning is an error"
 	@echo "make benchmark         measure against the other libraries, write benchmarks/results and docs/benchmarks.md"
 	@echo "make benchmark-quick   the same with small sizes, into benchmarks/results/quick (minutes; the docs stay)"
 	@echo "make clean             remove caches and build output; clean-all: the environments too"
@@ -64,6 +65,10 @@ lint: $(DEV_VENV)/installed-test
 types: $(DEV_VENV)/installed-test
 	$(DEV_VENV)/bin/mypy
 
+docs: $(DEV_VENV)/installed-docs
+	$(DEV_VENV)/bin/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+	@echo "Documentation: docs/_build/html/index.html"
+
 benchmark: $(DEV_VENV)/installed-benchmark
 	$(DEV_VENV)/bin/python -m benchmarks $(ARGUMENTS)
 
@@ -77,7 +82,7 @@ $(DEV_VENV)/installed-%: pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build dist docs/_build docs/jupyter_execute .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
 clean-all: clean
