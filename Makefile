@@ -21,7 +21,7 @@ $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
   echo "Name a newer one: make PYTHON=python3.12 …" >&2; exit 1; }
 endef
 
-.PHONY: help reproduce reproduce-all docs test lint types benchmark benchmark-quick clean clean-all
+.PHONY: help reproduce reproduce-all docs dist test lint types benchmark benchmark-quick clean clean-all
 .DEFAULT_GOAL := help
 
 help:
@@ -31,6 +31,7 @@ help:
 	@echo "make docs              the documentation as a site in docs/_build/html; a warning is an error"
 	@echo "make benchmark         measure against the other libraries, write benchmarks/results and docs/benchmarks.md"
 	@echo "make benchmark-quick   the same with small sizes, into benchmarks/results/quick (minutes; the docs stay)"
+	@echo "make dist              wheel and source archive in dist/, the same bytes for the same commit, and checked"
 	@echo "make clean             remove caches and build output; clean-all: the environments too"
 	@echo
 	@echo "Variables: PYTHON ($(PYTHON)), REPORT ($(REPORT)), ARGUMENTS (passed to 'rankfall reproduce' or the benchmarks)."
@@ -80,6 +81,13 @@ $(DEV_VENV)/installed-%: pyproject.toml constraints.txt
 	test -x $(DEV_VENV)/bin/python || $(PYTHON) -m venv $(DEV_VENV)
 	$(DEV_VENV)/bin/pip install --quiet $(PIP_OPTIONS) --editable '.[$*]'
 	@touch $@
+
+# Archives carry the time of the commit instead of the time of the build.
+dist: $(DEV_VENV)/installed-dist
+	rm -rf dist
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(DEV_VENV)/bin/python -m build --outdir dist .
+	$(DEV_VENV)/bin/twine check --strict dist/*
+	cd dist && sha256sum *
 
 clean:
 	rm -rf build dist docs/_build docs/jupyter_execute .mypy_cache .ruff_cache .pytest_cache .hypothesis
