@@ -50,8 +50,8 @@ def render_check_page(
             claims=(),
             figure=wide,
             narrow_figure=narrow,
-            caption="Determinant of M = ZZᵀ, singular values, loss and balance of the run. Thick lines are medians over "
-            "the replicates; thin lines and bands (the middle 80 %) show how they spread, dashes what a law or its "
+            caption="Determinant of M = ZZᵀ, singular values, loss and balance of the run. Thick lines are medians, "
+            "thin lines and bands (the middle 80 %) show how they spread, dashes what a law or its "
             "ledger says.",
             tables=[VerdictTable("Laws", verdicts)] if verdicts else [],
             settings=_settings(json.loads(run.attrs["settings"])),
