@@ -15,13 +15,15 @@ SHAPES = [(12, 12), (40, 12), (12, 40), (300, 12), (12, 300), (49, 12), (48, 12)
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("method", ["svd", "gram"])
+@pytest.mark.parametrize("method", ["svd", "gram", "auto"])
 def test_within_its_stated_error(shape, dtype, method):
     """Values planted down to 1e-5 of the largest; rounding the matrix to its type moves them by at most eps/2·‖A‖_F."""
     truth = np.geomspace(3.0, 3e-5, min(shape))
     matrix = planted(truth, *shape).astype(dtype)
     found = spectrum(matrix, method)
-    assert found.values.dtype == dtype and (np.diff(found.values) <= 0).all()
+    assert found.values.dtype == (dtype if method == "svd" else "float64") and (np.diff(found.values) <= 0).all()
+    assert found.precision == np.finfo(dtype).eps
+    assert found.route == (method if method != "auto" else "gram" if dtype == "float32" else "svd")
     # Planting in float64 is itself off by a few eps·σ₁.
     planting = np.finfo(dtype).eps / 2 * np.linalg.norm(truth) + 20 * np.finfo(np.float64).eps * truth[0]
     assert np.abs(found.values - truth).max() <= found.error + planting
@@ -76,7 +78,7 @@ def test_product_that_cancels_is_within_its_error():
 
 
 def test_zero_matrix():
-    for method in ("svd", "gram"):
+    for method in ("svd", "gram", "auto"):
         found = spectrum(np.zeros((30, 3), dtype=np.float32), method)
         assert found.values.tolist() == [0.0, 0.0, 0.0] and found.error == 0.0
 
@@ -86,6 +88,7 @@ def test_only_what_may_be_destroyed_is(shape):
     matrix = np.random.default_rng(2).normal(size=shape)
     kept = matrix.copy()
     plain = spectrum(matrix)
+    assert plain.route == "svd"
     assert np.array_equal(matrix, kept)
     matrix.setflags(write=False)
     assert np.array_equal(spectrum(matrix, overwrite=True).values, plain.values)  # read-only memory is copied

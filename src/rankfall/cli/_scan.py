@@ -23,6 +23,7 @@ _FIGURES = (".svg", ".png", ".pdf")
 
 
 class _Method(StrEnum):
+    auto = "auto"
     svd = "svd"
     gram = "gram"
 
@@ -70,10 +71,11 @@ def scan(
     method: Annotated[
         _Method,
         typer.Option(
-            help="gram is faster and cannot see singular values below about 1e-7 of the largest; its error is stated.",
+            help="svd: LAPACK's. gram: faster, and cannot see singular values below about 1e-7 of the largest. auto: "
+            "gram for float32 and shorter, where it is also closer, svd for float64. The error is stated.",
             rich_help_panel=WHAT,
         ),
-    ] = _Method.svd,
+    ] = _Method.auto,
     threads: Annotated[
         int | None,
         typer.Option(help="Matrices at a time; the numbers do not depend on it.", show_default="all processors"),

@@ -5,11 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 
-import numpy as np
-
 from rankfall._checks import real_number
 from rankfall.errors import InvalidInput
-from rankfall.ranks import COUNTS, MEASURES, effective_rank, energy_rank
+from rankfall.ranks import COUNTS, MEASURES
 from rankfall.scan._spectrum import Spectrum
 
 __all__ = [
@@ -23,6 +21,7 @@ __all__ = [
 ]
 
 DEFAULT_MEASURES = ("stable_rank", "effective_rank", "energy_rank", "numerical_rank")
+_ALWAYS = ("effective_rank", "energy_rank")  # for the share that is used and for what factors would save
 
 Value = int | float
 
@@ -43,19 +42,21 @@ class Measured:
 def measure(found: Spectrum, shape: tuple[int, int], names: Iterable[str], energy: float) -> Measured:
     """Compute measures of a finite spectrum.
 
-    The numerical rank counts what is above the error of the method as well as above the usual max(m, n)·eps·σ₁.
+    The numerical rank counts what is above the error of the method as well as above the usual max(m, n)·eps·σ₁, with
+    eps of the numbers that the matrix was given in.
     """
-    relative = max(shape) * float(np.finfo(found.values.dtype).eps)
+    relative = max(shape) * found.precision
     arguments: dict[str, dict[str, float]] = {
         "numerical_rank": {"rtol": relative, "atol": found.error},
         "energy_rank": {"q": energy},
     }
     values: dict[str, Value] = {}
-    for name in names:
-        value = float(MEASURES[name](found.values, **arguments.get(name, {})))
-        values[name] = int(value) if name in COUNTS else value
-    share = float(effective_rank(found.values)) / len(found.values)
-    return Measured(values, share, int(energy_rank(found.values, q=energy)))
+    for name in (*names, *_ALWAYS):
+        if name not in values:
+            value = float(MEASURES[name](found.values, **arguments.get(name, {})))
+            values[name] = int(value) if name in COUNTS else value
+    wanted = {name: values[name] for name in names}
+    return Measured(wanted, values["effective_rank"] / len(found.values), int(values["energy_rank"]))
 
 
 def nothing_measured(names: Iterable[str]) -> Measured:

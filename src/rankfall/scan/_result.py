@@ -31,7 +31,7 @@ class LayerReport:
         shape: As stored; of a LoRA pair that of the product.
         matrix_shape: Of the matrix that was measured: outputs × everything else.
         dtype: As stored.
-        computed_dtype: Of the singular values.
+        computed_dtype: Of the singular values, in which they were computed.
         singular_values: Descending; NaN where the matrix is not finite. Read-only.
         error: Bound on the error of each of them, by the model of the method.
         values: Measure → value.
@@ -43,6 +43,8 @@ class LayerReport:
         problem: Why there are no numbers; empty if there are.
         step: Of training, in a scan of several checkpoints.
         part_of: Name of the report whose matrix contains this one, as a projection contains its heads; else empty.
+        route: How the singular values were found: "svd", or "gram" from the eigenvalues of the smaller Gram matrix.
+            Empty where they were not.
     """
 
     name: str
@@ -62,6 +64,7 @@ class LayerReport:
     problem: str = ""
     step: int | None = None
     part_of: str = ""
+    route: str = ""
 
     def __getitem__(self, measure: str) -> Value:
         return self.values[measure]
@@ -82,6 +85,7 @@ class LayerReport:
             "parameters": self.parameters,
             "factor_rank": self.factor_rank,
             "saved": self.saved,
+            "route": self.route,
             "error": _plain(self.error),
             "note": self.note,
             "problem": self.problem,
@@ -100,7 +104,7 @@ class Scan(Sequence[LayerReport]):
         layers: In the order of the file, of several checkpoints step by step.
         measures: Names, in the order asked for.
         energy: That a factorisation keeps.
-        method: "svd" or "gram".
+        method: "auto", "svd" or "gram".
         parameters: Entries of all tensors of the (last) checkpoint, tied ones once.
         skipped: Why → how many tensors of the (last) checkpoint were left out.
         tied: Name → name of the tensor that has the same memory, which was measured once.

@@ -18,15 +18,18 @@ from rankfall._checks import whole_number
 from rankfall._progress import Progress, ProgressCallback, make_callback
 from rankfall._threads import default_threads
 from rankfall.errors import InvalidInput, ScanInterrupted
+from rankfall.scan._gram import block_length
 from rankfall.scan._layers import HeadsOption, Job, Part, Plan, make_plan
 from rankfall.scan._measuring import check_energy, check_measures, measure, nothing_measured
 from rankfall.scan._result import LayerReport, Scan
 from rankfall.scan._sources import Source, find_sources, open_source
-from rankfall.scan._spectrum import Method, Spectrum, product_spectrum, spectrum
+from rankfall.scan._spectrum import METHODS, Method, Spectrum, product_spectrum, spectrum, spectrum_of_rows
+from rankfall.scan._tensors import Tensor
 
 __all__ = ["scan_checkpoint"]
 
-_METHODS: tuple[Method, ...] = ("svd", "gram")
+# So much of its own is every matrix allowed to take, whatever the largest one is.
+_SMALL = 64 * 2**20
 
 
 def scan_checkpoint(
@@ -37,7 +40,7 @@ def scan_checkpoint(
     energy: float = 0.99,
     heads: HeadsOption = None,
     over_time: bool | None = None,
-    method: Method = "svd",
+    method: Method = "auto",
     threads: int | None = None,
     progress: bool | ProgressCallback = False,
 ) -> Scan:
@@ -45,9 +48,9 @@ def scan_checkpoint(
 
     Reads one tensor at a time, so that memory stays at about twice the largest matrix in float32, whatever the size of
     the checkpoint. Weights of four dimensions, (out, in, height, width), are measured as out × (in·height·width);
-    float16, bfloat16 and float8 in float32. Of LoRA pairs the product B·A is measured, without being formed and without
-    alpha/r in front, which changes no rank. Vectors and whole numbers are left out and counted. A matrix that is not
-    finite is reported as a problem, and the rest goes on.
+    float16, bfloat16 and float8 as the float32 numbers that they are. Of LoRA pairs the product B·A is measured,
+    without being formed and without alpha/r in front, which changes no rank. Vectors and whole numbers are left out
+    and counted. A matrix that is not finite is reported as a problem, and the rest goes on.
 
     Args:
         path: A .safetensors file; a .pt, .pth, .bin or .ckpt file (needs PyTorch; read with weights_only, so that no
@@ -59,10 +62,14 @@ def scan_checkpoint(
         energy: Fraction of ‖W‖_F² that a factorisation is to keep, for `saved` and for `energy_rank`.
         heads: Number of attention heads into which projections are split too, or "config" for what config.json says.
         over_time: Whether to follow the steps in a folder; by default where it holds no model of its own.
-        method: "svd", or "gram": up to twice as fast, in float64 through the Gram matrix, which cannot see
-            singular values of less than about 1e-7 of the largest; `LayerReport.error` is the bound.
-        threads: Matrices that are worked on at a time (only as many as together are no larger than the largest), one
-            processor each; by default all processors. The numbers do not depend on it.
+        method: "svd" is LAPACK's, in the precision of the weights. "gram" goes through the Gram matrix in float64,
+            which is faster and cannot see singular values of less than about 1e-7 of the largest. "auto" takes "gram"
+            for float32 and shorter numbers, where its error is the smaller one, except that a matrix with a singular
+            value too close to the threshold of the numerical rank is decomposed in float64; and "svd" for float64.
+            `LayerReport.route` says which, `error` is the bound.
+        threads: Matrices that are worked on at a time (only as many as together are no larger than the largest or,
+            if that is more, 64 MB each), one processor each; by default all processors. The numbers do not depend on
+            it.
         progress: True for a bar, or a function of one `Progress`.
 
     Returns:
@@ -88,8 +95,8 @@ def scan_checkpoint(
     names = check_measures(measures)
     fraction = check_energy(energy)
     workers = default_threads() if threads is None else whole_number(threads, "threads")
-    if method not in _METHODS:
-        raise InvalidInput(f"method must be one of {', '.join(_METHODS)}, got {method!r}.")
+    if method not in METHODS:
+        raise InvalidInput(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
     wanted = _selector(select)
     sources = find_sources(Path(path), over_time)
     # Every checkpoint is opened before any is measured: a damaged one should not be found after an hour.
@@ -132,6 +139,25 @@ class _Work:
         self.job = job
         self._source, self._names, self._energy, self._method = source, names, energy, method
 
+    @property
+    def memory(self) -> int:
+        """Bytes that it takes at a time, about; more where a matrix has to be decomposed after all."""
+        if self.job.is_pair:
+            return 16 * self.job.entries  # in float64, and its QR
+        double = self.job.tensors[0].dtype == "float64"
+        if self._method == "svd" or (self._method == "auto" and double):
+            return (8 if double else 4) * self.job.entries
+        gram = 8 * max(min(part.matrix_shape) * (min(part.matrix_shape) + 512) for part in self.job.parts)
+        return gram if self._streamed is not None else gram + (8 if double else 4) * self.job.entries
+
+    @property
+    def _streamed(self) -> Tensor | None:
+        """The tensor, if it need not be in memory: the Gram matrix of the rows is added up as they are read."""
+        tensor, part = self.job.tensors[0], self.job.parts[0]
+        whole = len(self.job.parts) == 1 and not self.job.is_pair and part.matrix_shape == self.job.matrix_shape
+        tall = part.matrix_shape[0] >= part.matrix_shape[1]
+        return tensor if self._method != "svd" and whole and tall and tensor.read_parts is not None else None
+
     def __call__(self) -> list[LayerReport]:
         try:
             return self._measured()
@@ -144,6 +170,10 @@ class _Work:
             ]
 
     def _measured(self) -> list[LayerReport]:
+        if self._streamed is not None:
+            found = self._without_memory(self._streamed)
+            if found is not None:
+                return [self._report(self.job.parts[0], found, "", self.job.entries, len(found.values))]
         read = [tensor.read() for tensor in self.job.tensors if tensor.read is not None]
         if self.job.is_pair:
             down, up = (_as_matrix(array) for array in read)
@@ -155,22 +185,33 @@ class _Work:
         alone = len(self.job.parts) == 1
         return [self._measure(part, part.take(matrix), overwrite=alone) for part in self.job.parts]
 
+    def _without_memory(self, tensor: Tensor) -> Spectrum | None:
+        """The spectrum of a tensor that is read a block of rows at a time, None where it must be read as a whole."""
+        assert tensor.read_parts is not None
+        rows, columns = self.job.matrix_shape
+        parts = tensor.read_parts(block_length(columns) * columns)
+        try:
+            return spectrum_of_rows((part.reshape(-1, columns) for part in parts), (rows, columns), self._method)
+        except np.linalg.LinAlgError:
+            return None
+
     def _measure(self, part: Part, matrix: np.ndarray, *, overwrite: bool) -> LayerReport:
-        problem, found = _problem(matrix), None
-        if not problem:
-            try:
-                found = spectrum(matrix, self._method, overwrite=overwrite)
-            except np.linalg.LinAlgError:
-                problem = "the singular value decomposition did not converge"
+        problem, found = "", None
+        try:
+            found = spectrum(matrix, self._method, overwrite=overwrite)
+        except np.linalg.LinAlgError:
+            problem = "the singular value decomposition did not converge"
+        if found is None:
+            problem = problem or _problem(matrix)
         return self._report(part, found, problem, matrix.size, min(matrix.shape))
 
     def _report(self, part: Part, found: Spectrum | None, problem: str, parameters: int, rank: int) -> LayerReport:
         rows, columns = part.matrix_shape
         if found is None:
-            measured = nothing_measured(self._names)
-            found = Spectrum(np.full(rank, np.nan), float("nan"))
+            measured, route = nothing_measured(self._names), ""
+            found = Spectrum(np.full(rank, np.nan), float("nan"), float("nan"), "svd")
         else:
-            measured = measure(found, part.matrix_shape, self._names, self._energy)
+            measured, route = measure(found, part.matrix_shape, self._names, self._energy), found.route
         found.values.setflags(write=False)
         factored = 0 if measured.rank is None else measured.rank * (rows + columns)
         whole = len(self.job.parts) == 1 and not self.job.is_pair
@@ -193,13 +234,14 @@ class _Work:
             problem=problem,
             step=self._source.step,
             part_of=part.part_of,
+            route=route,
         )
 
 
 def _run(work: list[_Work], workers: int, report: ProgressCallback) -> Iterator[tuple[int, list[LayerReport]]]:
-    """Do the work, small matrices side by side; yields as it is done."""
+    """Do the work, matrices side by side, those with most of it first; yields as it is done."""
     total = sum(each.job.operations for each in work)
-    budget = max(each.job.entries for each in work)
+    budget = max(_SMALL * workers, *(max(4 * each.job.entries, each.memory) for each in work))
     done = 0
 
     def tell(each: _Work) -> None:
@@ -216,18 +258,17 @@ def _run(work: list[_Work], workers: int, report: ProgressCallback) -> Iterator[
                 tell(each)
             return
         running: dict[Future[list[LayerReport]], int] = {}
-        waiting = list(enumerate(work))[::-1]
+        # What takes longest must not begin last. Equal ones stay in the order of the file.
+        waiting = sorted(enumerate(work), key=lambda each: each[1].job.operations)
         with contextlib.ExitStack() as stack:
             pool = stack.enter_context(ThreadPoolExecutor(workers))
             stack.callback(pool.shutdown, wait=False, cancel_futures=True)
             while waiting or running:
-                busy = sum(work[index].job.entries for index in running.values())
-                while (
-                    waiting and len(running) < workers and (not running or busy + waiting[-1][1].job.entries <= budget)
-                ):
+                busy = sum(work[index].memory for index in running.values())
+                while waiting and len(running) < workers and (not running or busy + waiting[-1][1].memory <= budget):
                     index, each = waiting.pop()
                     running[pool.submit(each)] = index
-                    busy += each.job.entries
+                    busy += each.memory
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:
                     index = running.pop(future)

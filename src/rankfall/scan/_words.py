@@ -159,8 +159,9 @@ def summary(scan: Scan) -> list[str]:
         pairs = [f"{printable(name)} = {printable(other)}" for name, other in scan.tied.items()]
         shown = ", ".join(pairs[:3]) + (f" and {len(pairs) - 3} more" if len(pairs) > 3 else "")
         lines.append(f"Tied, measured once: {shown}.")
-    if scan.method == "gram":
-        worst = max((layer.error / float(layer.singular_values[0]) for layer in whole if _positive(layer)), default=0.0)
+    by_gram = [layer for layer in whole if layer.route == "gram" and _positive(layer)]
+    if by_gram:
+        worst = max(layer.error / float(layer.singular_values[0]) for layer in by_gram)
         lines.append(f"By Gram matrices in float64: every σ is within {worst:.1e}·σ₁, large ones much closer.")
     if scan.problems:
         lines.append(f"{problems(scan).capitalize()}: see the table.")
