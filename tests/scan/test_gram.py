@@ -127,7 +127,7 @@ def test_close_to_the_threshold_the_rank_is_found_by_svd_in_float64(offset, sign
 
 
 def test_graded_matrices_near_the_threshold_against_exact_arithmetic():
-    """Rotated, rounded to float32, about a thousandth from the threshold: their exact rank, which the SVD in float32 misses."""
+    """Rotated, rounded to float32, a thousandth off the threshold: the exact rank, which SVD in float32 misses."""
     shape, missed = (48, 5), 0
     for seed in range(12):
         values = [1.0, 0.5, 0.1, 1e-3, shape[0] * EPS * (1 + 5e-4 * (-1) ** seed)]

@@ -6,7 +6,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from rankfall.scan._lapack import overwriting_singular_values, triangular_factor
+from rankfall.scan._lapack import overwriting_r_factor, overwriting_singular_values, triangular_factor
 from rankfall.scan._spectrum import product_spectrum, spectrum
 from scan.files import planted
 
@@ -122,6 +122,21 @@ def test_values_far_from_one(shape, dtype, scale):
     truth = np.array([3.0, 2.0, 1.5, 1.0, 0.5, 0.1])
     found = spectrum((planted(truth, *shape) * scale).astype(dtype))
     assert np.abs(found.values / scale - truth).max() <= 2 * found.error / scale
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (9, 9), (200, 9), (9, 200), (200, 70), (33, 32)])
+def test_r_factor_keeps_the_gram_matrix(shape):
+    """AᵀA = RᵀR; rounding of products of entries of order one."""
+    matrix = np.random.default_rng(shape[0]).normal(size=shape)
+    factor = overwriting_r_factor(np.ascontiguousarray(matrix.T))
+    assert factor.shape == (min(shape), shape[1]) and np.array_equal(factor, np.triu(factor))
+    assert (
+        np.abs(factor.T @ factor - matrix.T @ matrix).max() <= 20 * shape[0] * 2.3e-16 * np.linalg.norm(matrix, 2) ** 2
+    )
+    with pytest.raises(ValueError, match="must be C-ordered"):
+        overwriting_r_factor(np.ones((4, 3)).T)
+    with pytest.raises(ValueError, match="wanted a matrix of float64"):
+        overwriting_r_factor(np.ones((4, 3), dtype=np.float32))
 
 
 @pytest.mark.parametrize("rows", [9, 44, 45, 46, 81, 82, 500])

@@ -14,11 +14,17 @@ from types import ModuleType
 import numpy as np
 from scipy.linalg import cython_blas, cython_lapack, get_lapack_funcs
 
-__all__ = ["add_gram", "overwriting_eigenvalues", "overwriting_singular_values", "triangular_factor"]
+__all__ = [
+    "add_gram",
+    "overwriting_eigenvalues",
+    "overwriting_r_factor",
+    "overwriting_singular_values",
+    "triangular_factor",
+]
 
 _GESDD = {"float32": "sgesdd", "float64": "dgesdd"}
 _ROWS_PER_COLUMN = 4
-_PANEL = 32  # columns that sytrd reduces before it updates the rest; LAPACK's own choice
+_PANEL = 32  # columns that sytrd and geqrf reduce before they update the rest; LAPACK's own choice
 
 
 def overwriting_singular_values(matrix: np.ndarray) -> np.ndarray:
@@ -119,6 +125,36 @@ def overwriting_eigenvalues(symmetric: np.ndarray) -> np.ndarray:
     if info.value:
         raise np.linalg.LinAlgError(f"sytrd or sterf returned {info.value}")
     return diagonal.copy()
+
+
+def overwriting_r_factor(transposed: np.ndarray) -> np.ndarray:
+    """Return R of A = QR, min(m, n) × n, from Aᵀ, n×m, which is destroyed.
+
+    Args:
+        transposed: float64, C-ordered: LAPACK, which counts columns first, sees A.
+
+    Raises:
+        numpy.linalg.LinAlgError: LAPACK refused.
+    """
+    if (
+        transposed.ndim != 2
+        or 0 in transposed.shape
+        or transposed.dtype != np.float64
+        or max(transposed.shape) >= 2**31
+    ):
+        raise ValueError(f"wanted a matrix of float64, got {transposed.dtype} of shape {transposed.shape}")
+    _check_memory(transposed)
+    columns, rows = transposed.shape
+    reflectors, work = np.empty(min(rows, columns)), np.empty(_PANEL * columns)
+    m, n, length, info = ctypes.c_int(rows), ctypes.c_int(columns), ctypes.c_int(len(work)), ctypes.c_int(0)
+    _routine(cython_lapack, "dgeqrf", 8)(
+        ctypes.byref(m), ctypes.byref(n), transposed.ctypes.data, ctypes.byref(m), reflectors.ctypes.data,
+        work.ctypes.data, ctypes.byref(length), ctypes.byref(info),
+    )  # fmt: skip
+    if info.value:
+        raise np.linalg.LinAlgError(f"geqrf returned {info.value}")
+    # What is below the diagonal are the reflectors.
+    return np.triu(transposed[:, :rows].T[:columns])
 
 
 def triangular_factor(tall: np.ndarray) -> np.ndarray:

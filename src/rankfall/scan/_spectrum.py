@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from rankfall.scan._gram import GramSpectrum, gram_in_memory, gram_of_rows
-from rankfall.scan._lapack import overwriting_singular_values, triangular_factor
+from rankfall.scan._lapack import overwriting_r_factor, overwriting_singular_values, triangular_factor
 
 __all__ = ["METHODS", "Method", "Route", "Spectrum", "product_spectrum", "spectrum", "spectrum_of_rows"]
 
@@ -95,8 +95,8 @@ def product_spectrum(left: np.ndarray, right: np.ndarray) -> Spectrum:
     With left = Q₁R₁ and rightᵀ = Q₂R₂ they are those of R₁R₂ᵀ, r×r. In float64: two factors and their product, each
     with errors of its own.
     """
-    first = _r_factor(left.astype(np.float64, copy=False))
-    second = _r_factor(right.T.astype(np.float64, copy=False))
+    first = overwriting_r_factor(left.T.astype(np.float64, order="C", copy=True))
+    second = overwriting_r_factor(right.astype(np.float64, order="C", copy=True))
     values = np.linalg.svd(first @ second.T, compute_uv=False)
     # What is lost is relative to the norms of the factors, which may cancel in the product.
     size = max(left.shape[0], right.shape[1])
@@ -121,7 +121,3 @@ def _by_svd(matrix: np.ndarray, precision: float) -> Spectrum:
         matrix = triangular_factor(matrix)
     values = overwriting_singular_values(matrix)
     return Spectrum(values, float(longest * np.finfo(values.dtype).eps * values[0]), precision, "svd")
-
-
-def _r_factor(matrix: np.ndarray) -> np.ndarray:
-    return np.asarray(np.linalg.qr(matrix, mode="r"))
