@@ -54,7 +54,7 @@ def timed(call, repeats):
         wall.append(time.perf_counter() - w)
         cpu.append(time.process_time() - c)
     return found, {"seconds": min(wall), "cpu_seconds": min(cpu)}
-path, threads, repeats, method, launched = json.loads(sys.argv[1])
+path, threads, repeats, options, launched = json.loads(sys.argv[1])
 def imported():
     # Wall from the launch by the other process, so that the start of the interpreter is in both.
     return {"import_seconds": time.time() - launched, "import_cpu_seconds": time.process_time(), "before": peak()}
@@ -65,14 +65,14 @@ _RANKFALL = (
     + """
 from rankfall.scan import scan_checkpoint
 start = imported()
-found, result = timed(lambda: scan_checkpoint(path, method=method, threads=threads), repeats)
+found, result = timed(lambda: scan_checkpoint(path, threads=threads, **options), repeats)
 result |= start | {"peak_bytes": peak(), "layers": {}}
 for layer in found:
-    largest, error = float(layer.singular_values[0]), layer.error
-    energy = float((layer.singular_values.astype(float) ** 2).sum())
-    modes = len(layer.singular_values)
-    # How far ‖W‖_F²/σ₁² may be off: every σ² by error² from a Gram matrix, by about 2·error·σ from an SVD.
-    off = error**2 if layer.route == "gram" else 2 * error * largest
+    largest, error, energy = layer.spectral_norm, layer.error, layer.frobenius_norm**2
+    modes = min(layer.matrix_shape)
+    # How far ‖W‖_F²/σ₁² may be off: from a Gram matrix, every σ² by error²; else every σ by error.
+    gram = found.spectra and layer.route == "gram"
+    off = error**2 if gram else 2 * error * largest
     lost = modes * error**2 + (0 if layer.route == "gram" else 2 * error * (modes * energy) ** 0.5)
     result["layers"][layer.name.removesuffix(".weight")] = {
         "stable_rank": layer["stable_rank"],
@@ -136,7 +136,7 @@ print(json.dumps(result))
 """
 )
 
-Contender = tuple[str, str, str]  # interpreter, source, method
+Contender = tuple[str, str, dict[str, object]]  # interpreter, source, options
 
 
 def measure(*, quick: bool) -> dict[str, object]:
@@ -148,19 +148,23 @@ def measure(*, quick: bool) -> dict[str, object]:
     # say more about the neighbours than about the programs.
     busy = load()
     choices = [1] if cores() == 1 or (busy is not None and busy > 0.5) else [1, cores()]
-    ours = {"rankfall": (sys.executable, _RANKFALL, "auto")}
-    exact = {"rankfall, method svd": (sys.executable, _RANKFALL, "svd")}
+    ours: dict[str, Contender] = {"rankfall": (sys.executable, _RANKFALL, {})}
+    # Of what WeightWatcher prints, stable and numerical rank, σ₁ and ‖W‖_F; the rest of it are its power laws.
+    ways: dict[str, Contender] = {
+        "rankfall, without spectra": (sys.executable, _RANKFALL, {"spectra": False}),
+        "rankfall, method svd": (sys.executable, _RANKFALL, {"method": "svd"}),
+    }
     with tempfile.TemporaryDirectory() as folder:
         model = Path(given) if given else _made_model(Path(folder) / "minilm-shapes.safetensors")
         adapter = _made_adapter(Path(folder) / "adapter")
         found: dict[str, object] = {"machine": machine, "goal": GOAL}
         for what, path, own, name, source in [
-            ("model", model, ours | exact, "WeightWatcher", _WEIGHTWATCHER),
+            ("model", model, ours | ways, "WeightWatcher", _WEIGHTWATCHER),
             ("adapter", adapter, ours, "gradience", _GRADIENCE),
         ]:
             contenders: dict[str, Contender] = dict(own)
             if _has(peer, name.lower()):
-                contenders[name] = (peer, source, "")
+                contenders[name] = (peer, source, {})
             else:
                 print(f"    {name} is not installed, so it is left out ({PEERS})", flush=True)
             found[what] = {
@@ -179,8 +183,8 @@ def _compare(
     """So many threads each: every round runs every contender once, each in a process of its own."""
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in contenders}
     for _ in range(rounds):
-        for name, (python, source, method) in contenders.items():
-            results[name].append(_run(python, source, [str(path), threads, repeats, method], threads))
+        for name, (python, source, options) in contenders.items():
+            results[name].append(_run(python, source, [str(path), threads, repeats, options], threads))
     rows = [_row(name, runs) for name, runs in results.items()]
     for row in rows:
         print(

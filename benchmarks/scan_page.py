@@ -32,7 +32,10 @@ def section(r: Results) -> str:
             _when(r),
             f"`scan_checkpoint` on {_named(model)}, and beside it WeightWatcher (`analyze`, every matrix, in float64); "
             "every scan in a process of its own, taking turns; least of the rounds, ratios are medians of those within "
-            "a round. Memory is the growth of the peak above what the imports took.\n",
+            "a round. Memory is the growth of the peak above what the imports took. Without spectra "
+            "(`spectra=False`, `--norms`) there are the measures that both have: stable and numerical rank, σ₁, ‖W‖_F; "
+            "with them also effective and energy rank and what factors would save. Goal: at least "
+            f"{r['goal']:g} times faster for the measures that both have.\n",
             *(_part(r, model, part) for part in model["parts"]),
             _agreement(model),
             f"### LoRA adapters\n\n`scan_checkpoint` on a PEFT folder ({adapter['bytes'] / 1e6:.0f} MB of random "
@@ -68,26 +71,29 @@ def _part(r: Results, what: Results, part: Results) -> str:
             ),
         )
     ]
-    ratios = part.get("times_faster", {}).get("rankfall")
+    ratios = {name: found for name, found in part.get("times_faster", {}).items() if "svd" not in name}
     if ratios:
-        held = what["peer"] == "WeightWatcher"
+        goal = r["goal"] if what["peer"] == "WeightWatcher" else None
+        first = next(iter(ratios.values()))
         lines.append(
             table(
-                [f"times less than {what['peer']}", "measured", "goal", "outcome "],
+                [f"times less than {what['peer']}", *ratios],
                 (
-                    [words, number(ratios[key]), *_outcome(ratios[key], r["goal"] if held and key in _HELD else None)]
+                    [words, *(_judged(found[key], goal if key in _HELD else None) for found in ratios.values())]
                     for key, words in (_HELD | _COMPARED).items()
-                    if key in ratios
+                    if key in first
                 ),
             )
         )
     return "\n".join(lines)
 
 
-def _outcome(measured: float, goal: float | None) -> tuple[str, str]:
+def _judged(measured: float, goal: float | None) -> str:
+    from benchmarks.page import number
+
     if goal is None:
-        return "-", "for comparison"
-    return f"≥ {goal:g}", "met" if measured >= goal else "**missed**"
+        return number(measured)
+    return f"{number(measured)} ({'met' if measured >= goal else '**missed**'})"
 
 
 def _versioned(row: Results) -> str:

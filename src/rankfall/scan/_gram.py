@@ -25,9 +25,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rankfall.scan._ends import ABOVE, all_above, largest_eigenvalue
 from rankfall.scan._lapack import add_gram, overwriting_eigenvalues
 
-__all__ = ["GramSpectrum", "block_length", "gram_in_memory", "gram_of_rows"]
+__all__ = ["GramEnds", "GramSpectrum", "block_length", "gram_in_memory", "gram_of_rows"]
 
 _UNIT = 2.0**-53
 _LEAST_BLOCK = 512  # rows in a product, enough for BLAS to be at its speed
@@ -54,13 +55,32 @@ class GramSpectrum:
         return bool(np.array_equal(surely, possibly)) or largest == 0.0
 
 
-def gram_of_rows(blocks: Iterable[np.ndarray], rows: int, columns: int) -> GramSpectrum | None:
+@dataclass(frozen=True)
+class GramEnds:
+    """What is known of a Gram matrix of full rank without all of its eigenvalues.
+
+    Attributes:
+        largest: λ₁.
+        energy: ‖A‖_F².
+        error: Bound on the error of λ₁, and of ‖A‖_F² too.
+    """
+
+    largest: float
+    energy: float
+    error: float
+
+
+def gram_of_rows(
+    blocks: Iterable[np.ndarray], rows: int, columns: int, full_rank: float | None = None
+) -> GramSpectrum | GramEnds | None:
     """Return the spectrum of a matrix with no fewer rows than columns that comes in blocks of rows.
 
     Args:
         blocks: Of float32, columns as given; each is used before the next is asked for.
         rows: Of all blocks together.
         columns: Of each.
+        full_rank: If given, the ends of the spectrum will do where every singular value is shown to be above so many
+            times the largest.
 
     Returns:
         None if an entry is NaN or infinite: float32 has no numbers whose squares float64 does not hold.
@@ -74,11 +94,11 @@ def gram_of_rows(blocks: Iterable[np.ndarray], rows: int, columns: int) -> GramS
         part = wide[: len(block)]
         part[...] = block
         add_gram(part, gram)
-    return _finish(gram, rows + columns)
+    return _finish(gram, rows + columns, full_rank)
 
 
-def gram_in_memory(matrix: np.ndarray) -> tuple[GramSpectrum | None, float]:
-    """Return the spectrum of matrix / scale, and the scale, a power of two.
+def gram_in_memory(matrix: np.ndarray, full_rank: float | None = None) -> tuple[GramSpectrum | GramEnds | None, float]:
+    """Return the spectrum of matrix / scale, and the scale, a power of two; `full_rank` as above.
 
     Returns:
         None and 1 if an entry is NaN or infinite.
@@ -92,7 +112,7 @@ def gram_in_memory(matrix: np.ndarray) -> tuple[GramSpectrum | None, float]:
         scale = 2.0 ** int(np.frexp(largest)[1] - 1) if largest else 1.0
     rows, columns = matrix.shape
     if rows >= columns:
-        return gram_of_rows(_scaled_rows(matrix, scale), rows, columns), scale
+        return gram_of_rows(_scaled_rows(matrix, scale), rows, columns, full_rank), scale
     gram = np.zeros((rows, rows))
     length = min(columns, block_length(rows))
     for begin in range(0, columns, length):
@@ -100,7 +120,7 @@ def gram_in_memory(matrix: np.ndarray) -> tuple[GramSpectrum | None, float]:
         part = np.empty(block.shape)
         np.divide(block, scale, out=part)
         add_gram(part, gram, of_rows=True)
-    return _finish(gram, rows + columns), scale
+    return _finish(gram, rows + columns, full_rank), scale
 
 
 def block_length(side: int) -> int:
@@ -115,9 +135,26 @@ def _scaled_rows(matrix: np.ndarray, scale: float) -> Iterator[np.ndarray]:
         yield block if scale == 1.0 else block / scale
 
 
-def _finish(gram: np.ndarray, sides: int) -> GramSpectrum | None:
+def _finish(gram: np.ndarray, sides: int, full_rank: float | None) -> GramSpectrum | GramEnds | None:
     energy = float(np.trace(gram))
     if not np.isfinite(energy):
         return None
+    error = sides * _UNIT * energy
+    if full_rank is not None and energy > 0.0:
+        ends = _ends(gram, energy, error, full_rank)
+        if ends is not None:
+            return ends
     eigenvalues = overwriting_eigenvalues(gram)[::-1]
-    return GramSpectrum(np.maximum(eigenvalues, 0.0), sides * _UNIT * energy)
+    return GramSpectrum(np.maximum(eigenvalues, 0.0), error)
+
+
+def _ends(gram: np.ndarray, energy: float, error: float, full_rank: float) -> GramEnds | None:
+    work = np.empty_like(gram)
+    largest = largest_eigenvalue(gram, work)
+    if largest is None:
+        return None
+    # Beside δ, what `largest_eigenvalue` leaves open.
+    off = error + (ABOVE + 2 * len(gram) ** 2 * _UNIT) * largest
+    # δ for how the matrix was formed, and δ again, which is more than the rounding of the factorisation.
+    shown = all_above(gram, full_rank**2 * (largest + off) + 2 * error, work)
+    return GramEnds(largest, energy, off) if shown else None

@@ -32,12 +32,15 @@ class LayerReport:
         matrix_shape: Of the matrix that was measured: outputs × everything else.
         dtype: As stored.
         computed_dtype: Of the singular values, in which they were computed.
-        singular_values: Descending; NaN where the matrix is not finite. Read-only.
-        error: Bound on the error of each of them, by the model of the method.
+        spectral_norm: σ₁, the largest singular value; NaN where the matrix is not finite.
+        frobenius_norm: ‖W‖_F.
+        singular_values: Descending; NaN where the matrix is not finite, none in a scan without spectra. Read-only.
+        error: Bound on the error of each of them, without spectra of σ₁, by the model of the method.
         values: Measure → value.
-        share: Effective rank over the number of singular values, the share of the rank that is used.
+        share: Effective rank over the number of singular values, the share of the rank that is used. NaN without
+            spectra.
         parameters: Numbers that are stored for it.
-        factor_rank: Least rank that keeps the wanted energy, None where the matrix is not finite.
+        factor_rank: Least rank that keeps the wanted energy, None where the matrix is not finite or without spectra.
         saved: Parameters that two factors of that rank would save; 0 where they would save nothing.
         note: What a reader must know, empty if nothing.
         problem: Why there are no numbers; empty if there are.
@@ -53,6 +56,8 @@ class LayerReport:
     matrix_shape: tuple[int, int]
     dtype: str
     computed_dtype: str
+    spectral_norm: float
+    frobenius_norm: float
     singular_values: np.ndarray
     error: float
     values: Mapping[str, Value]
@@ -85,6 +90,8 @@ class LayerReport:
             "parameters": self.parameters,
             "factor_rank": self.factor_rank,
             "saved": self.saved,
+            "spectral_norm": _plain(self.spectral_norm),
+            "frobenius_norm": _plain(self.frobenius_norm),
             "route": self.route,
             "error": _plain(self.error),
             "note": self.note,
@@ -105,6 +112,7 @@ class Scan(Sequence[LayerReport]):
         measures: Names, in the order asked for.
         energy: That a factorisation keeps.
         method: "auto", "svd" or "gram".
+        spectra: Whether all singular values were computed.
         parameters: Entries of all tensors of the (last) checkpoint, tied ones once.
         skipped: Why → how many tensors of the (last) checkpoint were left out.
         tied: Name → name of the tensor that has the same memory, which was measured once.
@@ -122,6 +130,7 @@ class Scan(Sequence[LayerReport]):
     tied: Mapping[str, str] = field(default_factory=dict)
     steps: tuple[int, ...] = ()
     complete: bool = True
+    spectra: bool = True
 
     @overload
     def __getitem__(self, index: int) -> LayerReport: ...
@@ -151,7 +160,7 @@ class Scan(Sequence[LayerReport]):
         Raises:
             InvalidInput: No such key, or a measure that was not computed.
         """
-        keys = ("file", "name", "size", "saved", "share", *self.measures)
+        keys = ("file", "name", "size", *(("saved", "share") if self.spectra else ()), *self.measures)
         plain = key.strip().lower().replace("-", "_").replace(" ", "_")
         plain = plain if plain in keys else f"{plain}_rank" if f"{plain}_rank" in keys else plain
         if plain not in keys:

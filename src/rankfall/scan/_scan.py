@@ -23,7 +23,18 @@ from rankfall.scan._layers import HeadsOption, Job, Part, Plan, make_plan
 from rankfall.scan._measuring import check_energy, check_measures, measure, nothing_measured
 from rankfall.scan._result import LayerReport, Scan
 from rankfall.scan._sources import Source, find_sources, open_source
-from rankfall.scan._spectrum import METHODS, Method, Spectrum, product_spectrum, spectrum, spectrum_of_rows
+from rankfall.scan._spectrum import (
+    METHODS,
+    Ends,
+    Method,
+    Spectrum,
+    ends,
+    ends_of,
+    ends_of_rows,
+    product_spectrum,
+    spectrum,
+    spectrum_of_rows,
+)
 from rankfall.scan._tensors import Tensor
 
 __all__ = ["scan_checkpoint"]
@@ -41,6 +52,7 @@ def scan_checkpoint(
     heads: HeadsOption = None,
     over_time: bool | None = None,
     method: Method = "auto",
+    spectra: bool = True,
     threads: int | None = None,
     progress: bool | ProgressCallback = False,
 ) -> Scan:
@@ -67,6 +79,10 @@ def scan_checkpoint(
             for float32 and shorter numbers, where its error is the smaller one, except that a matrix with a singular
             value too close to the threshold of the numerical rank is decomposed in float64; and "svd" for float64.
             `LayerReport.route` says which, `error` is the bound.
+        spectra: Whether all singular values are wanted. Without them there are stable and numerical rank, σ₁ and ‖W‖_F
+            alone, and of float32 and shorter numbers these need no decomposition: σ₁ by Lanczos's method, shown to be
+            the largest within 1e-9 by a Cholesky factorisation; another shows that the rank is full. A matrix where
+            one of these fails is treated as with spectra.
         threads: Matrices that are worked on at a time (only as many as together are no larger than the largest or,
             if that is more, 64 MB each), one processor each; by default all processors. The numbers do not depend on
             it.
@@ -92,7 +108,7 @@ def scan_checkpoint(
         >>> dict(scan.skipped)
         {'with one dimension, or one row or column': 1}
     """
-    names = check_measures(measures)
+    names = check_measures(measures, spectra)
     fraction = check_energy(energy)
     workers = default_threads() if threads is None else whole_number(threads, "threads")
     if method not in METHODS:
@@ -104,7 +120,7 @@ def scan_checkpoint(
     last = plans[-1]
     _refuse_nothing(path, plans, select)
     work = [
-        _Work(source, job, names, fraction, method)
+        _Work(source, job, names, fraction, method, spectra)
         for source, plan in zip(sources, plans, strict=True)
         for job in plan.jobs
     ]
@@ -114,6 +130,7 @@ def scan_checkpoint(
         measures=names,
         energy=fraction,
         method=method,
+        spectra=spectra,
         parameters=last.parameters,
         skipped=MappingProxyType(last.skipped),
         tied=MappingProxyType(last.tied),
@@ -135,9 +152,11 @@ def scan_checkpoint(
 class _Work:
     """One job of one checkpoint, to be done in any thread."""
 
-    def __init__(self, source: Source, job: Job, names: tuple[str, ...], energy: float, method: Method) -> None:
+    def __init__(
+        self, source: Source, job: Job, names: tuple[str, ...], energy: float, method: Method, spectra: bool
+    ) -> None:
         self.job = job
-        self._source, self._names, self._energy, self._method = source, names, energy, method
+        self._source, self._names, self._energy, self._method, self._spectra = source, names, energy, method, spectra
 
     @property
     def memory(self) -> int:
@@ -147,7 +166,8 @@ class _Work:
         double = self.job.tensors[0].dtype == "float64"
         if self._method == "svd" or (self._method == "auto" and double):
             return (8 if double else 4) * self.job.entries
-        gram = 8 * max(min(part.matrix_shape) * (min(part.matrix_shape) + 512) for part in self.job.parts)
+        copies = 1 if self._spectra else 2
+        gram = 8 * max(min(part.matrix_shape) * (copies * min(part.matrix_shape) + 512) for part in self.job.parts)
         return gram if self._streamed is not None else gram + (8 if double else 4) * self.job.entries
 
     @property
@@ -170,52 +190,61 @@ class _Work:
             ]
 
     def _measured(self) -> list[LayerReport]:
+        found: Spectrum | Ends | None
         if self._streamed is not None:
             found = self._without_memory(self._streamed)
             if found is not None:
-                return [self._report(self.job.parts[0], found, "", self.job.entries, len(found.values))]
+                return [self._report(self.job.parts[0], found, "", self.job.entries, min(self.job.matrix_shape))]
         read = [tensor.read() for tensor in self.job.tensors if tensor.read is not None]
         if self.job.is_pair:
             down, up = (_as_matrix(array) for array in read)
             (part,) = self.job.parts
             problem = _problem(down, up)
             found = None if problem else product_spectrum(up, down)
+            if found is not None and not self._spectra:
+                found = ends_of(found, part.matrix_shape)
             return [self._report(part, found, problem, down.size + up.size, min(down.shape[0], *part.matrix_shape))]
         matrix = read.pop().reshape(self.job.matrix_shape)
         alone = len(self.job.parts) == 1
         return [self._measure(part, part.take(matrix), overwrite=alone) for part in self.job.parts]
 
-    def _without_memory(self, tensor: Tensor) -> Spectrum | None:
+    def _without_memory(self, tensor: Tensor) -> Spectrum | Ends | None:
         """The spectrum of a tensor that is read a block of rows at a time, None where it must be read as a whole."""
         assert tensor.read_parts is not None
         rows, columns = self.job.matrix_shape
         parts = tensor.read_parts(block_length(columns) * columns)
+        find = spectrum_of_rows if self._spectra else ends_of_rows
         try:
-            return spectrum_of_rows((part.reshape(-1, columns) for part in parts), (rows, columns), self._method)
+            return find((part.reshape(-1, columns) for part in parts), (rows, columns), self._method)
         except np.linalg.LinAlgError:
             return None
 
     def _measure(self, part: Part, matrix: np.ndarray, *, overwrite: bool) -> LayerReport:
         problem, found = "", None
+        find = spectrum if self._spectra else ends
         try:
-            found = spectrum(matrix, self._method, overwrite=overwrite)
+            found = find(matrix, self._method, overwrite=overwrite)
         except np.linalg.LinAlgError:
             problem = "the singular value decomposition did not converge"
         if found is None:
             problem = problem or _problem(matrix)
         return self._report(part, found, problem, matrix.size, min(matrix.shape))
 
-    def _report(self, part: Part, found: Spectrum | None, problem: str, parameters: int, rank: int) -> LayerReport:
+    def _report(
+        self, part: Part, found: Spectrum | Ends | None, problem: str, parameters: int, rank: int
+    ) -> LayerReport:
         rows, columns = part.matrix_shape
         if found is None:
             measured, route = nothing_measured(self._names), ""
-            found = Spectrum(np.full(rank, np.nan), float("nan"), float("nan"), "svd")
+            found = Spectrum(np.full(rank if self._spectra else 0, np.nan), float("nan"), float("nan"), "svd")
+            largest = norm = float("nan")
         else:
             measured, route = measure(found, part.matrix_shape, self._names, self._energy), found.route
+            largest, norm = found.largest, found.norm
         found.values.setflags(write=False)
         factored = 0 if measured.rank is None else measured.rank * (rows + columns)
         whole = len(self.job.parts) == 1 and not self.job.is_pair
-        zero = not problem and found.values[0] == 0
+        zero = not problem and largest == 0
         return LayerReport(
             name=part.name,
             kind=part.kind,
@@ -223,6 +252,8 @@ class _Work:
             matrix_shape=part.matrix_shape,
             dtype=" and ".join(dict.fromkeys(tensor.dtype for tensor in self.job.tensors)),
             computed_dtype=found.values.dtype.name,
+            spectral_norm=largest,
+            frobenius_norm=norm,
             singular_values=found.values,
             error=found.error,
             values=MappingProxyType(dict(measured.values)),

@@ -8,10 +8,23 @@ from typing import Literal
 
 import numpy as np
 
-from rankfall.scan._gram import GramSpectrum, gram_in_memory, gram_of_rows
+from rankfall.ranks import numerical_rank
+from rankfall.scan._gram import GramEnds, GramSpectrum, gram_in_memory, gram_of_rows
 from rankfall.scan._lapack import overwriting_r_factor, overwriting_singular_values, triangular_factor
 
-__all__ = ["METHODS", "Method", "Route", "Spectrum", "product_spectrum", "spectrum", "spectrum_of_rows"]
+__all__ = [
+    "METHODS",
+    "Ends",
+    "Method",
+    "Route",
+    "Spectrum",
+    "ends",
+    "ends_of",
+    "ends_of_rows",
+    "product_spectrum",
+    "spectrum",
+    "spectrum_of_rows",
+]
 
 Method = Literal["auto", "svd", "gram"]
 Route = Literal["svd", "gram"]
@@ -39,6 +52,46 @@ class Spectrum:
     precision: float
     route: Route
 
+    @property
+    def largest(self) -> float:
+        """σ₁."""
+        return float(self.values[0])
+
+    @property
+    def norm(self) -> float:
+        """‖A‖_F."""
+        largest = self.largest or 1.0  # its square could overflow
+        scaled = self.values.astype(np.float64, copy=False) / largest
+        return largest * float(np.sqrt(scaled @ scaled))
+
+    def rank(self, shape: tuple[int, int]) -> int:
+        """How many values are above the error of the method, and above max(m, n)·eps·σ₁ as usual."""
+        return int(numerical_rank(self.values, rtol=max(shape) * self.precision, atol=self.error))
+
+
+@dataclass(frozen=True)
+class Ends:
+    """What can be said without the singular values in between.
+
+    Attributes:
+        largest: σ₁.
+        norm: ‖A‖_F.
+        rank: As `Spectrum.rank`.
+        error: Bound on the error of σ₁.
+        route: How σ₁ was found.
+    """
+
+    largest: float
+    norm: float
+    rank: int
+    error: float
+    route: Route
+
+    @property
+    def values(self) -> np.ndarray:
+        """None were computed."""
+        return np.empty(0)
+
 
 def spectrum(matrix: np.ndarray, method: Method = "auto", *, overwrite: bool = False) -> Spectrum | None:
     """Return the singular values of a matrix of float32 or float64, None if it is not finite.
@@ -62,6 +115,7 @@ def spectrum(matrix: np.ndarray, method: Method = "auto", *, overwrite: bool = F
         found, scale = gram_in_memory(matrix)
         if found is None:
             return None
+        assert isinstance(found, GramSpectrum)
         if method == "gram" or _is_enough(found, matrix.shape):
             return _of_gram(found, matrix.dtype, scale)
         return _by_svd(matrix.astype(np.float64), _FLOAT32)
@@ -84,9 +138,39 @@ def spectrum_of_rows(blocks: Iterable[np.ndarray], shape: tuple[int, int], metho
         numpy.linalg.LinAlgError: The iteration did not converge.
     """
     found = gram_of_rows(blocks, *shape)
+    assert found is None or isinstance(found, GramSpectrum)
     if found is None or not (method == "gram" or _is_enough(found, shape)):
         return None
     return _of_gram(found, np.dtype(np.float32), 1.0)
+
+
+def ends(matrix: np.ndarray, method: Method, *, overwrite: bool = False) -> Ends | None:
+    """Return σ₁, ‖A‖_F and the numerical rank of a matrix, None if it is not finite; arguments as of `spectrum`."""
+    if matrix.dtype == np.float32 and method != "svd":
+        found, _ = gram_in_memory(matrix, max(matrix.shape) * _FLOAT32)
+        if found is None:
+            return None
+        known = _known_ends(found, matrix.shape, method)
+        if known is not None:
+            return known
+        everything: Spectrum | None = _by_svd(matrix.astype(np.float64), _FLOAT32)
+    else:
+        everything = spectrum(matrix, method, overwrite=overwrite)
+    return None if everything is None else ends_of(everything, (matrix.shape[0], matrix.shape[1]))
+
+
+def ends_of_rows(blocks: Iterable[np.ndarray], shape: tuple[int, int], method: Method) -> Ends | None:
+    """Return the same of a float32 matrix in blocks of rows, as `spectrum_of_rows`."""
+    found = gram_of_rows(blocks, *shape, full_rank=max(shape) * _FLOAT32)
+    return None if found is None else _known_ends(found, shape, method)
+
+
+def ends_of(found: Spectrum, shape: tuple[int, int]) -> Ends:
+    """Forget the values in between."""
+    error = found.error
+    if found.route == "gram" and found.largest > error:
+        error *= error / found.largest
+    return Ends(found.largest, found.norm, found.rank(shape), error, found.route)
 
 
 def product_spectrum(left: np.ndarray, right: np.ndarray) -> Spectrum:
@@ -103,6 +187,17 @@ def product_spectrum(left: np.ndarray, right: np.ndarray) -> Spectrum:
     norms = np.linalg.norm(first) * np.linalg.norm(second)
     precision = float(np.finfo(np.float64).eps)
     return Spectrum(values, float(size * precision * norms), precision, "svd")
+
+
+def _known_ends(found: GramSpectrum | GramEnds, shape: tuple[int, ...], method: Method) -> Ends | None:
+    """None where `auto` has to decompose the matrix."""
+    rows, columns = shape
+    if isinstance(found, GramEnds):
+        largest = float(np.sqrt(found.largest))
+        return Ends(largest, float(np.sqrt(found.energy)), min(shape), found.error / largest, "gram")
+    if method == "gram" or _is_enough(found, shape):
+        return ends_of(_of_gram(found, np.dtype(np.float32), 1.0), (rows, columns))
+    return None
 
 
 def _is_enough(found: GramSpectrum, shape: tuple[int, ...]) -> bool:
