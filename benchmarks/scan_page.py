@@ -34,7 +34,8 @@ def section(r: Results) -> str:
             "every scan in a process of its own, taking turns; least of the rounds, ratios are medians of those within "
             "a round. Memory is the growth of the peak above what the imports took. Without spectra "
             "(`spectra=False`, `--norms`) there are the measures that both have: stable and numerical rank, σ₁, ‖W‖_F; "
-            "with them also effective and energy rank and what factors would save. Goal: at least "
+            "with them also effective and energy rank, what factors would save, and the energy's effective rank, whose "
+            "logarithm is WeightWatcher's entropy but for its scale. Goal: at least "
             f"{r['goal']:g} times faster for the measures that both have.\n",
             *(_part(r, model, part) for part in model["parts"]),
             _agreement(model),
@@ -102,12 +103,15 @@ def _versioned(row: Results) -> str:
 
 
 def _agreement(what: Results) -> str:
-    found = what["parts"][0].get("agreement", {}).get("rankfall")
+    agreement = what["parts"][0].get("agreement", {})
+    found = agreement.get("rankfall")
     if not found:
         return ""
+    ends = agreement.get("rankfall, without spectra")
     text = (
         f"Of all {found['matrices']} matrices stable ranks agree to {found['stable_rank']:.0e}, σ₁² to "
         f"{found['spectral_norm']:.0e}, ‖W‖_F² to {found['norm']:.0e} (relative)"
+        + (f", without spectra stable ranks to {ends['stable_rank']:.0e}" if ends else "")
     )
     if "same matrix_rank" in found:
         text += (
