@@ -148,6 +148,8 @@ def measure(*, quick: bool) -> dict[str, object]:
     # say more about the neighbours than about the programs.
     busy = load()
     choices = [1] if cores() == 1 or (busy is not None and busy > 0.5) else [1, cores()]
+    if len(choices) == 1 and cores() > 1:
+        print(f"    one thread each alone: with a load of {busy} the other cores are not free", flush=True)
     ours: dict[str, Contender] = {"rankfall": (sys.executable, _RANKFALL, {})}
     # Of what WeightWatcher prints, stable and numerical rank, σ₁ and ‖W‖_F; the rest of it are its power laws.
     ways: dict[str, Contender] = {

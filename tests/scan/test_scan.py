@@ -324,6 +324,17 @@ def test_memory_is_that_of_the_largest_matrix(tmp_path):
     assert grown < 3 * 8 * 2**20
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_tall_matrix_is_never_in_memory(tmp_path):
+    """Of 67 MB, a block of rows (2 MB as float64, 1 MB as it is stored) and a Gram matrix of 128 kB, and room."""
+    matrix = np.random.default_rng(0).normal(size=(8192, 128)).astype(np.float32)
+    save_file({"w": matrix[:256]}, tmp_path / "small.safetensors")
+    save_file({"embed": np.tile(matrix, (16, 1))}, tmp_path / "large.safetensors")
+    words = [sys.executable, "-c", MEMORY, str(tmp_path / "small.safetensors"), str(tmp_path / "large.safetensors")]
+    grown = int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+    assert grown < 12 * 2**20
+
+
 def test_rankfall_itself_does_not_load_the_scan():
     code = "import sys, rankfall; sys.exit('rankfall.scan' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
