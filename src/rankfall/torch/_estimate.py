@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
+from rankfall.torch._gram import working_precision
 from rankfall.torch._measuring import METHODS, Settings
 from rankfall.torch._session import wait_for
-from rankfall.torch._spectra import working_precision
 
 __all__ = ["Rates", "measured_rates"]
 

@@ -139,6 +139,7 @@ class RankMonitor:
             {columns[layer]: module for layer, module in self._watched.modules.items()},
             METHODS[way],
             lambda work, tensor: self._run("activations", work, [] if tensor.is_cpu else [tensor.device]),
+            steady=self._window == 1,
         )
         self._budget = Budget(share, expected=0.0)
         self._rates: Rates | None = None
