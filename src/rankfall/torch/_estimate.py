@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from rankfall.torch._gram import working_precision
+from rankfall.torch._gram import add_up, working_precision
 from rankfall.torch._measuring import METHODS, Settings
 from rankfall.torch._session import wait_for
 
@@ -16,7 +16,7 @@ __all__ = ["Rates", "measured_rates"]
 
 # Sizes of the two trial computations, and what handling an entry and a matrix costs besides them, in seconds.
 _PRODUCT, _SPECTRUM = 256, 128
-_ENTRY, _MATRIX = 1e-8, 1e-4
+_ENTRY, _MATRIX = 2e-9, 1e-4
 # Between 128 and 2048 rows an eigenvalue solver takes a time that grows with this power: large ones are more efficient.
 _POWER = 2.5
 # Estimates may be too low by this much without the budget being exceeded.
@@ -28,7 +28,7 @@ class Rates:
     """How fast this device is.
 
     Attributes:
-        product: Seconds for one multiplication and addition of a matrix product.
+        product: Seconds for one multiplication and addition of a Gram matrix, all of which are counted.
         spectrum: Seconds for the spectrum of one matrix of 128 rows and columns.
         full: Whether that is a singular value decomposition of the matrix itself.
     """
@@ -48,8 +48,17 @@ class Rates:
 
     def moments(self, width: int, samples: int) -> float:
         """Return seconds for the activations of a layer, cautiously."""
-        work = self.spectrum * (width / _SPECTRUM) ** _POWER + self.product * width * width * samples
+        k, l = sorted((width, samples))
+        work = self.spectrum * (k / _SPECTRUM) ** _POWER + self.product * k * k * l
         return _CAUTION * (_MATRIX + _ENTRY * width * (width + samples) + work)
+
+    def widening(self, inner: int, width: int, samples: int) -> float:
+        """Return seconds for the activations of a layer with more outputs than the `inner` inputs it has."""
+        # Second moments of the inputs and of the weights, and three products and a decomposition of their size.
+        work = self.spectrum * (inner / _SPECTRUM) ** _POWER + self.product * inner * inner * (
+            samples + width + 3 * inner
+        )
+        return _CAUTION * (_MATRIX + _ENTRY * (inner * (samples + 3 * inner) + 4 * width * inner) + work)
 
 
 def measured_rates(settings: Settings, device: torch.device) -> Rates:
@@ -60,7 +69,7 @@ def measured_rates(settings: Settings, device: torch.device) -> Rates:
     full = settings.method == "svd"
     decompose = torch.linalg.svdvals if full else torch.linalg.eigvalsh
     return Rates(
-        product=_seconds(lambda: square @ square, device) / _PRODUCT**3,
+        product=_seconds(lambda: add_up([square[None]]), device) / _PRODUCT**3,
         spectrum=_seconds(lambda: decompose(band), device),
         full=full,
     )

@@ -26,7 +26,8 @@ class ForwardWatch:
         model: Its training mode decides whether a pass counts.
         modules: Column of the layer → module.
         dtype: Precision of the sums.
-        steady: Whether all passes of a measurement have the same weights.
+        steady: Whether layers with more outputs than inputs may be seen from their inputs: all passes of a measurement
+            have the same weights, and sums are in float64.
         guard: Runs a function of no arguments, keeps the time and catches its exceptions.
     """
 
@@ -40,7 +41,7 @@ class ForwardWatch:
         steady: bool,
     ) -> None:
         self._model, self._modules, self._dtype, self._guard = model, dict(modules), dtype, guard
-        self._steady = steady
+        self.steady = steady
         self._handles: list[RemovableHandle] = []
         self._counting = False
         self._moments: dict[int, Moments] = {}
@@ -84,7 +85,7 @@ class ForwardWatch:
 
     @torch.no_grad()
     def _add(self, moments: Moments, module: nn.Module, arguments: Any, output: Tensor) -> None:
-        source = pass_of(module, arguments, output) if self._steady else None
+        source = pass_of(module, arguments, output) if self.steady else None
         moments.add(rows(module, output), self._dtype, source)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rankfall.torch._gram import Gram, add_up, checked, energy, symmetric
 
-__all__ = ["Pass", "Widening", "pass_of", "widens"]
+__all__ = ["Pass", "Widening", "inner_width", "pass_of"]
 
 # Samples of a pass whose outputs are computed again, to see that the layer did what a linear layer does.
 _PROBES = 4
@@ -35,11 +35,12 @@ class Pass:
         return self.weight.shape[1] + (self.bias is not None)
 
 
-def widens(module: nn.Module) -> bool:
-    """Whether a module is a plain linear layer with more outputs than inputs."""
+def inner_width(module: nn.Module) -> int | None:
+    """Return q of a plain linear layer with more outputs than that, None for all other modules."""
     if type(module) is not nn.Linear or "forward" in vars(module) or "weight" not in module._parameters:
-        return False
-    return module.in_features + (module.bias is not None) < module.out_features
+        return None
+    inner = module.in_features + (module.bias is not None)
+    return inner if inner < module.out_features else None
 
 
 def pass_of(module: nn.Module, arguments: Any, output: Tensor) -> Pass | None:
@@ -48,7 +49,7 @@ def pass_of(module: nn.Module, arguments: Any, output: Tensor) -> Pass | None:
     That is the case in half precision (autocast, TF32), whose rounding is part of the activations, if other forward
     hooks may have replaced the output, and for weights that are not plain tensors.
     """
-    if not widens(module) or len(module._forward_hooks) != 1 or nn.modules.module._global_forward_hooks:
+    if inner_width(module) is None or len(module._forward_hooks) != 1 or nn.modules.module._global_forward_hooks:
         return None
     inputs = arguments[0] if isinstance(arguments, tuple) and len(arguments) == 1 else None
     weight, bias = module._parameters["weight"], module._parameters.get("bias")

@@ -23,6 +23,7 @@ from rankfall.torch._results import Results
 from rankfall.torch._selection import LARGEST_MOMENTS, THINGS, chosen_names, known_measures
 from rankfall.torch._session import Session, Warm, wait_for
 from rankfall.torch._watched import find, optimizers_of
+from rankfall.torch._widening import inner_width
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -139,7 +140,7 @@ class RankMonitor:
             {columns[layer]: module for layer, module in self._watched.modules.items()},
             METHODS[way],
             lambda work, tensor: self._run("activations", work, [] if tensor.is_cpu else [tensor.device]),
-            steady=self._window == 1,
+            steady=self._window == 1 and METHODS[way] == torch.float64,
         )
         self._budget = Budget(share, expected=0.0)
         self._rates: Rates | None = None
@@ -287,10 +288,15 @@ class RankMonitor:
 
     def _estimate(self, rates: Rates, counted: Mapping[int, Moments]) -> float:
         others = len([thing for thing in self._watch if thing != "activations"])
-        modules = [(self._watched.modules[self._watched.layers[column]], moment) for column, moment in counted.items()]
-        return others * rates.matrices(self._watched.shapes) + sum(
-            rates.moments(features(module), moment.count * self._window) for module, moment in modules
-        )
+        total = others * rates.matrices(self._watched.shapes)
+        for column, moment in counted.items():
+            module, samples = self._watched.modules[self._watched.layers[column]], moment.count * self._window
+            inner = inner_width(module) if self._forward.steady else None
+            if inner is None or samples <= inner:
+                total += rates.moments(features(module), samples)
+            else:
+                total += rates.widening(inner, features(module), samples)
+        return total
 
     def _begin(self, optimizer: Optimizer, closure: bool) -> None:
         place = self._optimizers.index(optimizer)
