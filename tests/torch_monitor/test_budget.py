@@ -148,13 +148,14 @@ def test_the_monitor_keeps_within_a_tenth_of_its_budget(kind, monkeypatch):
     The share is looked at after every step, as somebody would who has only a clock: time in all less time of training.
     """
     from rankfall.torch import monitor as module
-    from rankfall.torch._estimate import Rates
+    from rankfall.torch._estimate import Rates, Slowdown
 
     clock, made = Clock(), []
     monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(module, "measured_rates", lambda *given: Rates(0.0, 0.0, False))
     monkeypatch.setattr(Rates, "matrices", lambda *given: 12.0)
     monkeypatch.setattr(Rates, "moments", lambda *given: 0.0)
+    monkeypatch.setattr(Slowdown, "factor", lambda self: 1.0)
 
     def works(share):
         def slow(right):

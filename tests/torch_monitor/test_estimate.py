@@ -5,10 +5,49 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rankfall.torch import RankMonitor
+from rankfall.torch import RankMonitor, _estimate
 from rankfall.torch import monitor as module
-from rankfall.torch._estimate import Rates
+from rankfall.torch._estimate import Rates, measured_rates
+from rankfall.torch._measuring import Settings
 from torch_monitor.small import mlp, square_loss, train
+
+
+def test_groups_of_equal_shapes_cost_something_by_themselves():
+    rates = Rates(product=0.0, spectrum=0.0, full=False, group=1.0)
+    assert rates.matrices([(4, 3), (3, 4), (5, 3)]) == pytest.approx(1.5 * 2.0, rel=1e-3)
+    assert rates.moments(4, 9) == pytest.approx(1.5, rel=1e-3)
+    assert rates.widening(2, 4, 9) == pytest.approx(1.5, rel=1e-3)
+
+
+class Times:
+    """In the place of the module `time`."""
+
+    wall, cpu = 5.0, 7.0
+
+    def perf_counter(self):
+        return self.wall
+
+    def process_time(self):
+        return self.cpu
+
+
+def test_a_processor_that_others_use(monkeypatch):
+    times = Times()
+    monkeypatch.setattr(_estimate, "time", times)
+    slowdown = _estimate.Slowdown()
+    assert slowdown.factor() == 1.0
+    for wall, cpu, right in ((10.0, 10.0, 1.0), (10.0, 4.0, 2.5), (10.0, 20.0, 1.0), (10.0, 0.1, 4.0)):
+        times.wall, times.cpu = 5.0 + wall, 7.0 + cpu
+        assert slowdown.factor() == pytest.approx(right)
+
+
+@pytest.mark.parametrize("method", ["gram", "svd"])
+@pytest.mark.parametrize("measures", [("stable_rank",), ("effective_rank",)])
+def test_rates_are_measured_without_random_numbers(method, measures):
+    state = torch.get_rng_state()
+    rates = measured_rates(Settings(measures=measures, method=method, spectrum=0), torch.device("cpu"))
+    assert torch.equal(state, torch.get_rng_state())
+    assert 0 < rates.product < rates.spectrum and rates.group > 0 and rates.full == (method == "svd")
 
 
 def test_arithmetic():

@@ -13,7 +13,7 @@ from rankfall._checks import real_number, whole_number
 from rankfall.errors import InvalidInput
 from rankfall.torch._alerts import Alert
 from rankfall.torch._budget import Budget, Spending
-from rankfall.torch._estimate import Rates, measured_rates
+from rankfall.torch._estimate import Rates, Slowdown, measured_rates
 from rankfall.torch._forward import ForwardWatch
 from rankfall.torch._loggers import Logger
 from rankfall.torch._measuring import METHODS, Settings
@@ -144,6 +144,8 @@ class RankMonitor:
         )
         self._budget = Budget(share, expected=0.0)
         self._rates: Rates | None = None
+        self._guess: float | None = None  # of the first cost, on a processor that nobody else uses
+        self._slowdown = Slowdown()
         if _is_main_process():
             if share is not None:
                 self._rates = measured_rates(self._settings, self._watched.devices[0])
@@ -242,7 +244,8 @@ class RankMonitor:
         self._step, self._due = int(state["step"]), int(state["due"])
         self._budget.load_state_dict(state["budget"])
         self._warm = {thing: dict(starts) for thing, starts in state["warm"].items()}
-        self._session, self._target, self._rates = None, 0, None
+        self._session, self._target = None, 0
+        self._rates, self._guess = None, None
         self._forward.switch_off()
         if self._handles:
             self._budget.start(time.perf_counter())
@@ -278,8 +281,12 @@ class RankMonitor:
         if self._forward.counting and self._step == 0:
             return
         if self._rates is not None:
-            self._budget.expect(self._estimate(self._rates, self._forward.switch_off()))
+            self._guess = self._estimate(self._rates, self._forward.switch_off())
             self._rates = None
+        if self._guess is not None:
+            self._budget.expect(self._guess if self._accelerators else self._guess * self._slowdown.factor())
+            if self._budget.measurements:
+                self._guess = None
         last = self._step + self._window
         if not self._target and last >= self._due and self._budget.allows():
             self._target = last
