@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import figures
+from benchmarks import figures, page_monitor
 
 Results = dict[str, Any]
 
@@ -53,6 +53,7 @@ def text(results: Path) -> str:
         ("minibatch", _minibatch),
         ("lyapunov", _lyapunov),
         ("memory", _memory),
+        ("monitor", page_monitor.section),
         ("compilation", _compilation),
     ]
     parts = []

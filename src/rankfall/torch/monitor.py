@@ -43,8 +43,8 @@ class RankMonitor:
     read after the step if it computes them itself with a closure), `weights` are
     those after the step, `updates` the difference that the step made, `activations` the outputs of Linear,
     convolution, Embedding and MultiheadAttention modules in training mode, as a samples × features matrix, not centred,
-    over all forward passes since step t − `activation_steps`. `_matrices.matrix_sources` says what the
-    matrix of a parameter is. In a process group only the process of rank 0 measures.
+    over all forward passes since step t − `activation_steps` (of Linear layers with more outputs than inputs often
+    computed from their inputs, `_widening`). `_matrices.matrix_sources` says what the matrix of a parameter is. In a process group only the process of rank 0 measures.
 
     Args:
         model: Module to watch; wrapped by DistributedDataParallel or torch.compile (then without activations) or not.
