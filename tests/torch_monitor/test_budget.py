@@ -83,7 +83,7 @@ def test_account_continues():
 
 def test_the_monitor_times_itself(monkeypatch):
     """Inside time that is known: the measurement sleeps."""
-    from rankfall.torch import monitor as module
+    from rankfall.torch import _steps as module
 
     right = module.Session.end
     monkeypatch.setattr(module.Session, "end", lambda *given: (time.sleep(0.02), right(*given)))
@@ -105,7 +105,7 @@ def test_the_monitor_times_itself(monkeypatch):
 
 def test_a_small_budget_measures_rarely(monkeypatch):
     """Steps of 2 ms, measurements of 20 ms at least: at 10 % the interval is 100 steps or more."""
-    from rankfall.torch import monitor as module
+    from rankfall.torch import _steps as module
 
     right = module.Session.end
     monkeypatch.setattr(module.Session, "end", lambda *given: (time.sleep(0.02), right(*given)))
@@ -147,11 +147,12 @@ def test_the_monitor_keeps_within_a_tenth_of_its_budget(kind, monkeypatch):
 
     The share is looked at after every step, as somebody would who has only a clock: time in all less time of training.
     """
+    from rankfall.torch import _guard, _steps
     from rankfall.torch import monitor as module
     from rankfall.torch._estimate import Rates, Slowdown
 
     clock, made = Clock(), []
-    monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(_guard, "time", clock)
     monkeypatch.setattr(module, "measured_rates", lambda *given: Rates(0.0, 0.0, False))
     monkeypatch.setattr(Rates, "matrices", lambda *given: 12.0)
     monkeypatch.setattr(Rates, "moments", lambda *given: 0.0)
@@ -170,8 +171,8 @@ def test_the_monitor_keeps_within_a_tenth_of_its_budget(kind, monkeypatch):
     # The time of a measurement is spent in three places: a forward hook, before the step and after it.
     model = mlp(6, 5)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-    monkeypatch.setattr(module.Session, "begin", works(0.3)(module.Session.begin))
-    monkeypatch.setattr(module.Session, "end", works(0.2)(module.Session.end))
+    monkeypatch.setattr(_steps.Session, "begin", works(0.3)(_steps.Session.begin))
+    monkeypatch.setattr(_steps.Session, "end", works(0.2)(_steps.Session.end))
     monitor = RankMonitor(
         model,
         optimizer,
@@ -180,8 +181,8 @@ def test_the_monitor_keeps_within_a_tenth_of_its_budget(kind, monkeypatch):
         every=100,
         loggers=[lambda step, values: made.append(step)],
     )
-    add = monitor._forward._add
-    monkeypatch.setattr(monitor._forward, "_add", works(0.5)(add))
+    add = monitor._steps._forward._add
+    monkeypatch.setattr(monitor._steps._forward, "_add", works(0.5)(add))
     batch, training, worst, start = torch.zeros(2, 6), 0.0, 0.0, clock.now
     for step in range(12000):
         length = 1.0 + 0.3 * math.sin(step)
