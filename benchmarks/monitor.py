@@ -95,7 +95,7 @@ def _measure(plan: Plan, threads: int) -> Numbers:
         "budget": plan.budget,
         "goal": GOAL * 100 / plan.every,
         "step_seconds": {"cpu": statistics.median(plain.cpu), "wall": statistics.median(plain.wall)},
-        "contenders": [_compare(training, plain) for training in lengths if training is not plain],
+        "contenders": [_compare(training, plain, plan.every) for training in lengths if training is not plain],
         "weights_identical": len(set(prints.values())) == 1,
         "account": _account(monitor, shares, plan.budget),
         "same_values": largest_difference(ours, theirs, plan.every) if theirs is not None else None,
@@ -122,8 +122,8 @@ def _take_turns(lengths: dict[Training, int], plan: Plan, monitor: RankMonitor) 
     return shares, prints
 
 
-def _compare(training: Training, plain: Training) -> Numbers:
-    """What a training takes more than the plain one on the same steps."""
+def _compare(training: Training, plain: Training, every: int) -> Numbers:
+    """What a training takes more than the plain one on the same steps, one of `every` being measured."""
     measured = training.measured()
     found: Numbers = {"name": training.name, "steps": len(training.cpu), "measured_steps": measured}
     for kind in ("cpu", "wall"):
@@ -131,17 +131,18 @@ def _compare(training: Training, plain: Training) -> Numbers:
         usual = statistics.median(base)
         rest = [time for number, time in enumerate(times, 1) if number not in measured]
         # Step by step, with medians for what all steps have in common: a disturbed step counts for nothing.
-        extra = [times[number - 1] - usual for number in measured]
         between = statistics.median(rest) - usual
+        extra = [times[number - 1] - usual - between for number in measured]
         found[kind] = {
             "seconds": sum(times),
             "plain_seconds": sum(base),
             "overhead_of_sums": sum(times) / sum(base) - 1,
-            "overhead": (sum(extra) + len(rest) * between) / (len(times) * usual),
+            "overhead": (statistics.mean(extra) / every + between) / usual if extra else None,
             "seconds_per_measurement": statistics.mean(extra) if extra else None,
             "seconds_per_step_between": between,
         }
-    print(f"    {training.name}: {100 * found['cpu']['overhead']:.2f} % at steps {measured}", flush=True)
+    overhead = found["cpu"]["overhead"]
+    print(f"    {training.name}: {100 * (overhead or 0):.2f} % at steps {measured or 'none'}", flush=True)
     return found
 
 
