@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import figures, scan_page
+from benchmarks import figures, monitor_page, scan_page
 
 Results = dict[str, Any]
 
@@ -54,6 +54,7 @@ def text(results: Path) -> str:
         ("lyapunov", _lyapunov),
         ("memory", _memory),
         ("scan", scan_page.section),
+        ("monitor", monitor_page.section),
         ("compilation", _compilation),
     ]
     parts = []
