@@ -40,7 +40,7 @@ reproduce: $(VENV)/installed
 	@echo
 	@echo "Report: $(REPORT)/index.html (opens in any browser, no network needed)."
 
-reproduce-all: $(VENV)/installed-data
+reproduce-all: $(VENV)/installed-all
 	$(VENV)/bin/rankfall reproduce --all --out "$(REPORT)-all" $(ARGUMENTS)
 
 $(VENV)/installed: pyproject.toml constraints.txt README.md LICENSE $(SOURCES)
@@ -49,8 +49,8 @@ $(VENV)/installed: pyproject.toml constraints.txt README.md LICENSE $(SOURCES)
 	$(VENV)/bin/pip install --quiet $(PIP_OPTIONS) .
 	@touch $@
 
-$(VENV)/installed-data: $(VENV)/installed
-	$(VENV)/bin/pip install --quiet $(PIP_OPTIONS) '.[data]'
+$(VENV)/installed-all: $(VENV)/installed
+	$(VENV)/bin/pip install --quiet $(PIP_OPTIONS) '.[data,torch]'
 	@touch $@
 
 # The developer's environment sees the tree itself (editable), so only changed dependencies renew it.

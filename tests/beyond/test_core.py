@@ -94,7 +94,7 @@ def test_following_measures_at_the_save_points():
     np.testing.assert_array_equal(result["size"], [[1, 1 / 8, 2.0**-50], [4, 1 / 2, 2.0**-48]])
     assert float(result["parts"].sel(seed=6, step=3, part="minus")) == -0.5
     assert result["outcome"].values.tolist() == ["completed"] * 2
-    assert result.attrs == {"definitions": '{"size": "of it"}', "n": 3}
+    assert result.attrs == {"steps": 50, "definitions": '{"size": "of it"}', "n": 3}
     assert [(each.completed, each.total) for each in told] == [(0, 100), (40, 100), (80, 100), (100, 100)]
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from rankfall.experiments._target import Results, Work
 
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
 
     from rankfall.laws import Verdict
 
-__all__ = ["Arm", "Experiment"]
+__all__ = ["GD", "LABEL_NOISE", "SGD", "Arm", "Experiment", "three_arms"]
+
+GD, SGD, LABEL_NOISE = "gd", "sgd", "label-noise"
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Arm:
 
     Attributes:
         name: "gd", "sgd", "label-noise", "adamw" …; with the experiment's name it names the part.
-        title: For legends and headings.
+        title: For legends and headings; the same in all experiments.
         noise: Whether its gradients carry noise that does not die when the samples are fitted.
         compute: Trains all seeds; see `follow` for the dataset.
     """
@@ -44,6 +47,7 @@ class Experiment:
         arms: The one named "gd" is the claims' run without noise, "label-noise" the one with.
         notes: Sentences a reader must know, from the datasets by arm name; some arms may be missing or partial.
         extra_claims: Verdicts besides the generic ones, likewise.
+        settings: What decides its numbers, JSON-ready.
     """
 
     name: str
@@ -52,3 +56,13 @@ class Experiment:
     arms: Sequence[Arm]
     notes: Callable[[Results], list[str]] = lambda results: []
     extra_claims: Callable[[Results], list[Verdict]] = lambda results: []
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def three_arms(train: Callable[[str, Work], xr.Dataset]) -> list[Arm]:
+    """Gradient descent, mini-batches, and mini-batches with label noise; `train` gets the name of the arm."""
+    return [
+        Arm(GD, "gradient descent", False, partial(train, GD)),
+        Arm(SGD, "mini-batches (SGD)", False, partial(train, SGD)),
+        Arm(LABEL_NOISE, "SGD with label noise", True, partial(train, LABEL_NOISE)),
+    ]

@@ -102,7 +102,7 @@ def follow(
 
     Returns:
         Variables with dimensions (seed, step, …), coordinates `seed` and `step`, `outcome(seed)`: "completed",
-        "diverged at step N" or "interrupted at step N".
+        "diverged at step N" or "interrupted at step N". Attribute `steps`: how many were to be taken.
 
     Raises:
         SimulationInterrupted: Ctrl-C was pressed; its dataset ends at the last save point. (KeyboardInterrupt if there
@@ -117,7 +117,8 @@ def follow(
     diverged: dict[int, int] = {}
 
     def dataset(interrupted: bool) -> xr.Dataset:
-        return _assemble(rows, saved[: len(rows)], seeds, diverged, done if interrupted else None, coords, attrs)
+        words = {"steps": int(steps), **(attrs or {})}
+        return _assemble(rows, saved[: len(rows)], seeds, diverged, done if interrupted else None, coords, words)
 
     try:
         with single_threaded():
@@ -165,7 +166,7 @@ def _assemble(
     diverged: Mapping[int, int],
     interrupted: int | None,
     coords: Mapping[str, Sequence[Any]] | None,
-    attrs: Mapping[str, Any] | None,
+    attrs: Mapping[str, Any],
 ) -> xr.Dataset:
     import json
 
@@ -179,8 +180,7 @@ def _assemble(
     }
     variables["outcome"] = ("seed", np.array(outcomes, dtype=str))
     words = {
-        name: value if isinstance(value, str | int | float) else json.dumps(value)
-        for name, value in (attrs or {}).items()
+        name: value if isinstance(value, str | int | float) else json.dumps(value) for name, value in attrs.items()
     }
     places = {"seed": list(seeds), "step": list(saved), **{k: list(v) for k, v in (coords or {}).items()}}
     return xr.Dataset(variables, coords=places, attrs=words)
