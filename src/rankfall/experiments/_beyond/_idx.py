@@ -68,7 +68,7 @@ def read_idx(file: Path, dimensions: int) -> np.ndarray:
         raise InvalidInput(f"{file} does not fit in memory.") from None
 
 
-def _read(stream: IO[bytes], file: Path, dimensions: int) -> np.ndarray:
+def _read(stream: IO[bytes] | gzip.GzipFile, file: Path, dimensions: int) -> np.ndarray:
     start = _take(stream, 4)
     if len(start) < 4 or start[:2] != b"\0\0":
         raise InvalidInput(f"{file} is not an IDX file: it begins with {start.hex(' ') or 'nothing'}.")
@@ -95,7 +95,7 @@ def _read(stream: IO[bytes], file: Path, dimensions: int) -> np.ndarray:
     return np.frombuffer(content, dtype=np.uint8).reshape(shape)
 
 
-def _take(stream: IO[bytes], count: int) -> bytes:
+def _take(stream: IO[bytes] | gzip.GzipFile, count: int) -> bytes:
     """So many bytes, or all there are; memory grows with what is there, not with what a header says."""
     parts = []
     while count > 0:

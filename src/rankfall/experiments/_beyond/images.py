@@ -1,4 +1,4 @@
-"""The images that the convolutional network and the transformer learn: scikit-learn's digits, or a folder of IDX files."""
+"""The images that convolutional network and transformer learn: scikit-learn's digits, or a folder of IDX files."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Split:
     """What every seed trains on and is tested with, seed first.
 
     Attributes:
-        inputs: Shape (seed, sample, SIDE, SIDE), float32; minus the mean image, over the standard deviation of all pixels.
+        inputs: Shape (seed, sample, SIDE, SIDE), float32; minus the mean image, over the deviation of all pixels.
         labels: Shape (seed, sample).
         test_inputs: Scaled as the others.
         test_labels: Likewise.
@@ -105,7 +105,9 @@ def _from_folder(folder: str) -> Images:
         test = None
     named = np.unique(labels)
     if not 2 <= len(named) <= _MOST_CLASSES:
-        raise InvalidInput(f"the labels in {folder} are of {len(named)} classes; between 2 and {_MOST_CLASSES} are used.")
+        raise InvalidInput(
+            f"the labels in {folder} are of {len(named)} classes; between 2 and {_MOST_CLASSES} are used."
+        )
     if test is not None:
         if test[0].shape[1:] != images.shape[1:]:
             raise InvalidInput(
@@ -140,8 +142,8 @@ def _pair(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
         if file is None:
             kind = _Missing if files == [None, None] else InvalidInput
             raise kind(
-                f"there is no {part}-{names[0]} (or {part}-{names[0]}.gz) in {folder}; give a folder with the four files "
-                "of MNIST or of a set in its format."
+                f"there is no {part}-{names[0]} (or {part}-{names[0]}.gz) in {folder}; give a folder with the four "
+                "files of MNIST or of a set in its format."
             )
     images, labels = (read_idx(file, size) for file, size in zip(files, (3, 1), strict=True) if file is not None)
     if len(images) != len(labels):
@@ -153,7 +155,14 @@ def _pair(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _find(folder: Path, part: str, names: Sequence[str]) -> Path | None:
     places = (folder / f"{part}-{name}{ending}" for name in names for ending in ("", ".gz"))
-    return next((place for place in places if place.exists()), None)
+    return next((place for place in places if _is_there(place)), None)
+
+
+def _is_there(place: Path) -> bool:
+    try:
+        return place.exists()
+    except OSError:  # a folder that may not be searched
+        return False
 
 
 def draw(images: Images, seeds: Sequence[int], samples: int, tests: int) -> Split:
@@ -180,7 +189,8 @@ def draw(images: Images, seeds: Sequence[int], samples: int, tests: int) -> Spli
         scaled = (((each - middle) / (scale or 1.0)).astype(np.float32) for each in (seen, unseen))
         inputs, test_inputs = map(torch.from_numpy, scaled)
         made.append((inputs, torch.from_numpy(images.labels[chosen]), test_inputs, torch.from_numpy(classes[rest])))
-    return Split(*(torch.stack(each) for each in zip(*made, strict=True)), classes=images.classes)
+    inputs, labels, test_inputs, test_labels = (torch.stack(each) for each in zip(*made, strict=True))
+    return Split(inputs, labels, test_inputs, test_labels, images.classes)
 
 
 def reduce(images: np.ndarray) -> np.ndarray:
