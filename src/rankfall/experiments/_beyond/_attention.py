@@ -162,8 +162,8 @@ def _fall(results: Results) -> list[Verdict]:
         return []
     rates = {arm: _late_rate(run) for arm, run in results.items() if arm in _TITLES and _finished(run)}
     quiet, noisy = rates[GD], rates[LABEL_NOISE]
-    share = float(np.median(quiet / noisy))
     falls = bool((noisy < 0.0).all() and (noisy < quiet).all())
+    share = float(np.median(quiet / noisy)) if falls else math.nan
     holds = falls and share <= FADED
     change = {arm: _change(results[arm]) for arm in rates}
     return [
@@ -173,7 +173,7 @@ def _fall(results: Results) -> list[Verdict]:
             f"last fifth it falls at most at {FADED:.0%} of that rate (mean over the pairs, medians over seeds)",
             predicted=0.0,
             measured=share,
-            error=max(0.0, share),
+            error=max(0.0, share) if falls else math.nan,
             tolerance=FADED,
             passed=True if holds else None,
             n_checked=len(noisy),

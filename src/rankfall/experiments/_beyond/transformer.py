@@ -14,6 +14,7 @@ from rankfall import ranks
 from rankfall.experiments._beyond._attention import ADAMW, MAPS, AdamW, AttentionBooks, ledger_claims
 from rankfall.experiments._beyond._classifier import Schedule, accuracy_notes, classify
 from rankfall.experiments._beyond._experiment import Arm, Experiment, three_arms
+from rankfall.experiments._beyond._ranks import ALIVE
 from rankfall.experiments._beyond._training import Measured, generator
 from rankfall.experiments._beyond._vectorised import Parameters, descend
 from rankfall.experiments._beyond.images import SIDE, Images, load
@@ -167,8 +168,8 @@ def train(
 ) -> xr.Dataset:
     """Train all seeds by one arm, AdamW with torch's defaults; the ledgers are those of the first seed.
 
-    Besides what `classify` measures: pair_log_det(seed, step, pair), log det(ZZᵀ) of all seeds, and the effective ranks
-    of Z and of the product W1W2 of every pair.
+    Besides what `classify` measures, over (seed, step, pair): pair_log_det, log det(ZZᵀ); pair_alive and
+    pair_effective_rank of Z; product_effective_rank of W1W2.
     """
     start = network.start(seeds[0], images.classes)
     books = AttentionBooks(network.heads, network.head_width, start, schedule, arm)
@@ -185,6 +186,7 @@ def train(
         dims = ("seed", "pair")
         return {
             "pair_log_det": (dims, torch.stack([ranks.log_determinant(each) for each in spectra], dim=-1)),
+            "pair_alive": (dims, torch.stack([ranks.numerical_rank(each, rtol=ALIVE) for each in spectra], dim=-1)),
             "pair_effective_rank": (dims, torch.stack([ranks.effective_rank(each) for each in spectra], dim=-1)),
             "product_effective_rank": (dims, torch.stack([ranks.effective_rank(each) for each in products], dim=-1)),
         }
