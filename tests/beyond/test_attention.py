@@ -11,8 +11,7 @@ from rankfall.experiments._target import Work
 torch = pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
-from tests.beyond.test_networks import Encoder, ordinary_loop  # noqa: E402
-
+from beyond.modules import Encoder, ordinary_loop  # noqa: E402
 from rankfall.experiments._beyond import images, transformer  # noqa: E402
 from rankfall.experiments._beyond._attention import AdamW, AttentionBooks, ledger_claims  # noqa: E402
 from rankfall.experiments._beyond._classifier import Schedule  # noqa: E402

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import torch
 
 from rankfall.experiments._beyond import _ranks
@@ -21,7 +22,12 @@ from rankfall.experiments._target import Results, Work
 if TYPE_CHECKING:
     import xarray as xr
 
+    from rankfall.experiments.beyond import Settings
+
 __all__ = ["Network", "Schedule", "accuracy_notes", "classify", "losses"]
+
+_SILENT = "share of the units that are 0 on all probe samples"
+_WORTH_SAYING = 0.05
 
 # One step: from the stacked weights and their gradients to the next weights.
 Move = Callable[[Parameters, Parameters], dict[str, torch.Tensor]]
@@ -51,8 +57,13 @@ class Schedule:
     probe: int = 256
     jacobian_probe: int = 16
     batch_size: int = 8
-    steps: int = 8_000
+    steps: int = 6_000
     save_points: int = 21
+
+    @classmethod
+    def of(cls, settings: Settings) -> Schedule:
+        """The full one, or a quick one on fewer images."""
+        return cls(samples=64, tests=256, jacobian_probe=8, steps=800, save_points=5) if settings.quick else cls()
 
 
 class Network(Protocol):
@@ -113,12 +124,14 @@ def classify(
     def measure(parameters: dict[str, torch.Tensor]) -> Measured:
         scores = network.layers(parameters, split.inputs)["scores"]
         tested = network.layers(parameters, split.test_inputs)["scores"]
+        hidden = _hidden(network.layers(parameters, probe))
         return {
             "loss": (("seed",), _cross_entropy(scores, split.labels)),
             "accuracy": (("seed",), _accuracy(scores, split.labels)),
             "test_accuracy": (("seed",), _accuracy(tested, split.test_labels)),
             **_ranks.weight_ranks(network.matrices(parameters)),
-            **_ranks.feature_ranks(_hidden(network.layers(parameters, probe))),
+            "silent_units": (("seed", "layer"), torch.stack([_silent(each) for each in hidden.values()], dim=1)),
+            **_ranks.feature_ranks(hidden),
             **_ranks.jacobian_ranks(partial(_one_seed_scores, network), parameters, jacobian_probe),
             **more(parameters),
         }
@@ -141,7 +154,7 @@ def classify(
             "arm": arm,
             "data": images.name,
             "setup": json.dumps(asdict(schedule)),
-            "definitions": json.dumps(_ranks.DEFINITIONS),
+            "definitions": json.dumps(_ranks.DEFINITIONS | {"silent_units": _SILENT}),
         },
     )
 
@@ -151,19 +164,16 @@ def losses(network: Network, parameters: Parameters, images: torch.Tensor, label
     return _cross_entropy(network.layers(parameters, images)["scores"], labels)
 
 
-def accuracy_notes(title: str, results: Results) -> list[str]:
+def accuracy_notes(results: Results) -> list[str]:
     """One sentence on what the arms have learned."""
-    import numpy as np
-
     words = []
     for arm, run in results.items():
         seen, unseen = (run[name].values[:, -1] for name in ("accuracy", "test_accuracy"))
         if np.isfinite(seen).any():
-            words.append(f"{arm} {np.nanmedian(seen):.1%} and {np.nanmedian(unseen):.1%}")
-    if not words:
-        return []
-    data = next(iter(results.values())).attrs["data"]
-    return [f"{title} ({data}): accuracy on the samples and on other images at the end, medians: {'; '.join(words)}."]
+            silent = float(np.nanmedian(run["silent_units"].mean("layer").values[:, -1]))
+            quiet = f" ({silent:.0%} of the hidden units silent)" if silent >= _WORTH_SAYING else ""
+            words.append(f"{arm} {np.nanmedian(seen):.1%} and {np.nanmedian(unseen):.1%}{quiet}")
+    return [f"Accuracy on the samples and on other images at the end, medians: {'; '.join(words)}."] if words else []
 
 
 def _batches(
@@ -202,6 +212,10 @@ def _one_seed_scores(network: Network, parameters: Mapping[str, torch.Tensor], i
 
 def _hidden(layers: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: values for name, values in layers.items() if name != "scores"}
+
+
+def _silent(values: torch.Tensor) -> torch.Tensor:
+    return (values == 0).all(1).double().mean(1)
 
 
 def _cross_entropy(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -81,18 +81,16 @@ class Convolutions:
 
 def experiments(settings: Settings) -> list[Experiment]:
     """One experiment."""
-    schedule = Schedule(steps=1_500, save_points=7, samples=128, tests=256) if settings.quick else Schedule()
-    network, images, seeds = Convolutions(), load(settings.data_dir), settings.seeds
-    title = "Convolutions"
+    network, schedule, images = Convolutions(), Schedule.of(settings), load(settings.data_dir)
     return [
         Experiment(
             name="convolution",
-            title=title,
+            title="Convolutions",
             lead=f"A convolutional network of {network.filters[0]} and {network.filters[1]} filters learns "
             f"{schedule.samples} images ({images.name}) with cross-entropy and η = {schedule.step_size:g}; label noise "
             f"flips {schedule.flips:.0%} of the labels of a batch.",
-            arms=three_arms(partial(train, network, schedule, images, seeds)),
-            notes=partial(accuracy_notes, title),
+            arms=three_arms(partial(train, network, schedule, images, settings.seeds)),
+            notes=accuracy_notes,
             settings=_listed(network, schedule, images),
         )
     ]

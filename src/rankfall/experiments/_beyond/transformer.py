@@ -11,7 +11,7 @@ import torch
 
 import rankfall as rf
 from rankfall import ranks
-from rankfall.experiments._beyond._attention import ADAMW, MAPS, AdamW, AttentionBooks, ledger_claims
+from rankfall.experiments._beyond._attention import ADAMW, MAPS, AdamW, AttentionBooks, head_notes, ledger_claims
 from rankfall.experiments._beyond._classifier import Schedule, accuracy_notes, classify
 from rankfall.experiments._beyond._experiment import Arm, Experiment, three_arms
 from rankfall.experiments._beyond._ranks import ALIVE
@@ -143,20 +143,18 @@ class Transformer:
 
 
 def experiments(settings: Settings) -> list[Experiment]:
-    """One experiment, with AdamW as a fourth arm."""
-    schedule = Schedule(steps=1_500, save_points=7, samples=128, tests=256) if settings.quick else Schedule()
-    network, images = Transformer(), load(settings.data_dir)
-    title = "Transformer"
+    """One experiment; the full version has AdamW as a fourth arm."""
+    network, schedule, images = Transformer(), Schedule.of(settings), load(settings.data_dir)
     run = partial(train, network, schedule, images, settings.seeds)
     return [
         Experiment(
             name="transformer",
-            title=title,
+            title="Transformer",
             lead=f"A transformer with {network.heads} attention heads reads {schedule.samples} images ({images.name}) "
             f"row by row, with cross-entropy and η = {schedule.step_size:g}; label noise flips {schedule.flips:.0%} of "
             "the labels of a batch. The pairs of matrices in its heads obey the laws of two-layer linear networks.",
-            arms=[*three_arms(run), Arm(ADAMW, "AdamW", False, partial(run, ADAMW))],
-            notes=partial(_notes, title),
+            arms=[*three_arms(run), *([] if settings.quick else [Arm(ADAMW, "AdamW", False, partial(run, ADAMW))])],
+            notes=_notes,
             extra_claims=ledger_claims,
             settings={"data": images.name, "checksum": images.checksum, **asdict(network), **asdict(schedule)},
         )
@@ -211,5 +209,5 @@ def _norm(parameters: Parameters, name: str, inputs: torch.Tensor) -> torch.Tens
     return torch.addcmul(parameters[f"{name}.bias"][:, None], scaled, parameters[f"{name}.weight"][:, None])
 
 
-def _notes(title: str, results: Results) -> list[str]:
-    return accuracy_notes(title, results)
+def _notes(results: Results) -> list[str]:
+    return [*accuracy_notes(results), *head_notes(results)]
