@@ -54,14 +54,14 @@ def test_plain_and_compressed_files_give_the_same(tmp_path):
 
 
 def test_names_with_dots_labels_from_one_and_no_test_images(tmp_path):
-    pixels, labels = some(20)
+    pixels, labels = some(50)
     (tmp_path / "train-images.idx3-ubyte").write_bytes(idx(pixels))
     (tmp_path / "train-labels.idx1-ubyte").write_bytes(idx(labels * 2 + 1))  # classes 1, 3 and 5
     found = images.load(tmp_path)
     np.testing.assert_array_equal(found.labels, labels)
     assert found.classes == 3 and found.test_images is None
     split = images.draw(found, [0, 1], 12, 100)
-    assert split.inputs.shape == (2, 12, 8, 8) and split.test_inputs.shape == (2, 8, 8, 8)
+    assert split.inputs.shape == (2, 12, 8, 8) and split.test_inputs.shape == (2, 38, 8, 8)
 
 
 GOOD = idx(some(6)[0])
@@ -143,10 +143,17 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path):
     refused("train-images-idx3-ubyte is not a file", tmp_path)
 
 
-def test_too_few_images_are_refused(tmp_path):
-    write(tmp_path, "train", *some(20))
-    with pytest.raises(rf.InvalidInput, match="20 samples are asked for, of 20"):
-        images.draw(images.load(tmp_path), [0], 20, 5)
+def test_too_few_images_are_refused_before_any_work(tmp_path):
+    write(tmp_path, "train", *some(100))
+    images.draw(images.load(tmp_path), [0], 70, 5)
+    with pytest.raises(rf.InvalidInput, match="71 to train on are needed, of 100, and 30 of these to test with"):
+        images.draw(images.load(tmp_path), [0], 71, 5)
+    write(tmp_path, "t10k", *some(30))
+    images._from_folder.cache_clear()
+    images.draw(images.load(tmp_path), [0], 100, 5)
+    for experiment in ("convolution", "transformer"):
+        with pytest.raises(rf.InvalidInput, match="256 to train on are needed, of 100, and 30 others, of 30"):
+            beyond.target(beyond.Settings.choose(data_dir=tmp_path, only=(experiment,)))
 
 
 def test_reducing_is_the_mean_over_areas():
@@ -174,6 +181,6 @@ def test_every_seed_draws_its_own_images(tmp_path):
     np.testing.assert_array_equal(alone.test_labels[0], digits.labels[order[50:90]])
     # with test images of its own a set is tested on those
     write(tmp_path, "train", *some(20, side=8))
-    write(tmp_path, "t10k", np.full((5, 8, 8), 77), np.zeros(5))
+    write(tmp_path, "t10k", np.full((30, 8, 8), 77), np.zeros(30))
     split = images.draw(images.load(tmp_path), [0], 20, 5)
     assert bool((split.test_labels == 0).all()) and torch.equal(split.test_inputs[0, 0], split.test_inputs[0, 4])

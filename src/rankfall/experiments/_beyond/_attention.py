@@ -57,7 +57,7 @@ class _Attention(torch.nn.Module):
         self.num_heads, self.head_dim = heads, head_width
         for name in MAPS:
             outputs, inputs = start[f"attention.{name}.weight"].shape
-            setattr(self, name, torch.nn.utils.skip_init(torch.nn.Linear, inputs, outputs))
+            setattr(self, name, torch.nn.Linear(inputs, outputs, device="meta"))  # without drawing weights
 
 
 class AttentionBooks:
@@ -79,7 +79,8 @@ class AttentionBooks:
     ) -> None:
         self.module = torch.nn.Module()
         self.module.attention = _Attention(heads, head_width, start)
-        self.module.load_state_dict({name: start[name] for name, _ in self.module.named_parameters()})
+        own = {name: start[name].clone() for name, _ in self.module.named_parameters()}
+        self.module.load_state_dict(own, assign=True)
         parameters = self.module.parameters()
         self._optimizer = (
             torch.optim.AdamW(parameters) if arm == ADAMW else torch.optim.SGD(parameters, lr=schedule.step_size)

@@ -13,7 +13,7 @@ from rankfall.experiments._beyond._classifier import Schedule, accuracy_notes, c
 from rankfall.experiments._beyond._experiment import Experiment, three_arms
 from rankfall.experiments._beyond._training import generator
 from rankfall.experiments._beyond._vectorised import Parameters
-from rankfall.experiments._beyond.images import SIDE, Images, load
+from rankfall.experiments._beyond.images import SIDE, Images, load, require
 from rankfall.experiments._target import Work
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ class Convolutions:
 def experiments(settings: Settings) -> list[Experiment]:
     """One experiment."""
     network, schedule, images = Convolutions(), Schedule.of(settings), load(settings.data_dir)
+    require(images, schedule.samples)
     return [
         Experiment(
             name="convolution",

@@ -15,12 +15,14 @@ from rankfall.errors import InvalidInput
 from rankfall.experiments._beyond._idx import read_idx
 from rankfall.experiments._beyond._training import generator
 
-__all__ = ["SIDE", "Images", "Split", "draw", "load"]
+__all__ = ["SIDE", "Images", "Split", "draw", "load", "require"]
 
 # All images are reduced to this many rows and columns, the size of scikit-learn's digits.
 SIDE = 8
 # One row of the Jacobian for every class.
 _MOST_CLASSES = 64
+# Ranks of features on fewer would say nothing.
+_FEWEST_TESTS = 30
 _NAMES = ("images-idx3-ubyte", "images.idx3-ubyte"), ("labels-idx1-ubyte", "labels.idx1-ubyte")
 
 
@@ -165,16 +167,25 @@ def _is_there(place: Path) -> bool:
         return False
 
 
+def require(images: Images, samples: int) -> None:
+    """Raise `InvalidInput` unless there are so many images to train on, and some others."""
+    total = len(images.images)
+    others = total - samples if images.test_images is None else len(images.test_images)
+    if samples > total or others < _FEWEST_TESTS:
+        apart = "of these" if images.test_images is None else f"others, of {others}"
+        raise InvalidInput(
+            f"{images.name}: {samples} to train on are needed, of {total}, and {_FEWEST_TESTS} {apart} to test with."
+        )
+
+
 def draw(images: Images, seeds: Sequence[int], samples: int, tests: int) -> Split:
     """Choose for every seed the images that it trains on, and others; the same whatever runs beside it.
 
     Raises:
         InvalidInput: There are not enough images.
     """
+    require(images, samples)
     total = len(images.images)
-    apart = images.test_images is not None
-    if samples > (total if apart else total - 1):
-        raise InvalidInput(f"{images.name}: {samples} samples are asked for, of {total}.")
     made = []
     for seed in seeds:
         order = torch.randperm(total, generator=generator(seed, "data")).numpy()

@@ -17,7 +17,7 @@ from rankfall.experiments._beyond._experiment import Arm, Experiment, three_arms
 from rankfall.experiments._beyond._ranks import ALIVE
 from rankfall.experiments._beyond._training import Measured, generator
 from rankfall.experiments._beyond._vectorised import Parameters, descend
-from rankfall.experiments._beyond.images import SIDE, Images, load
+from rankfall.experiments._beyond.images import SIDE, Images, load, require
 from rankfall.experiments._target import Results, Work
 
 if TYPE_CHECKING:
@@ -145,6 +145,7 @@ class Transformer:
 def experiments(settings: Settings) -> list[Experiment]:
     """One experiment; the full version has AdamW as a fourth arm."""
     network, schedule, images = Transformer(), Schedule.of(settings), load(settings.data_dir)
+    require(images, schedule.samples)
     run = partial(train, network, schedule, images, settings.seeds)
     return [
         Experiment(
