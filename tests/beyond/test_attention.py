@@ -134,7 +134,7 @@ def test_what_is_claimed_of_the_determinant():
     noisy = _falling(0.2, 0.2)
     (holds,) = ledger_claims({"gd": _falling(0.2, 0.002), "label-noise": noisy})
     assert holds.passed is True and holds.measured == pytest.approx(0.01) and holds.n_checked == 5
-    assert "log det changes by -10.1 (gradient descent), -20 (SGD with label noise)" in holds.note
+    assert "log det changes by −10.1 (gradient descent), −20 (SGD with label noise)" in holds.note
     # a rate without noise that is a little too high, or noise that comes to rest: an honest negative, no failure
     for quiet, loud in ((_falling(0.2, 0.0045), noisy), (_falling(0.2, 0.002), _falling(0.2, 0.0))):
         (verdict,) = ledger_claims({"gd": quiet, "label-noise": loud})

@@ -126,10 +126,10 @@ def head_notes(results: Results) -> list[str]:
     """What became of the pairs in the heads, and what AdamW adds."""
     words = []
     for arm, run in results.items():
-        ends = run.isel(step=[0, -1]).mean("pair")
-        if np.isfinite(ends["pair_log_det"].values).all():
-            log_det, alive = (ends[name].median("seed").values for name in ("pair_log_det", "pair_alive"))
-            words.append(f"{arm} {log_det[1] - log_det[0]:+.1f} and {alive[0]:.1f} → {alive[1]:.1f}")
+        change = _change(run)
+        alive = run["pair_alive"].isel(step=[0, -1]).mean("pair").median("seed").values
+        if np.isfinite(change):
+            words.append(f"{arm} {_signed(change)} and {alive[0]:.1f} → {alive[1]:.1f}")
     notes = []
     if words:
         notes.append(
@@ -144,9 +144,9 @@ def head_notes(results: Results) -> list[str]:
         if np.isfinite(extra).all():
             notes.append(
                 "AdamW has torch's default rate and decay, so that its speed is not that of the others. Beyond SGD "
-                f"with these it changes log det(ZZᵀ) by {extra.min():+.3g} to {extra.max():+.3g} (pairs of the first "
-                f"seed), and {np.median(error / drift):.0%} of the balance's drift is its own; of plain SGD's it is "
-                "rounding."
+                f"with these it changes log det(ZZᵀ) by {_signed(extra.min())} to {_signed(extra.max())} (pairs of the "
+                f"first seed), and {np.median(error / drift):.0%} of the balance's drift is its own; of plain SGD's "
+                "it is rounding."
             )
     return notes
 
@@ -210,7 +210,7 @@ def _fall(results: Results) -> list[Verdict]:
             note="; ".join(
                 [
                     *([] if holds else ["does not hold here"]),
-                    "log det changes by " + ", ".join(f"{words:.3g} ({_TITLES[arm]})" for arm, words in change.items()),
+                    "log det changes by " + ", ".join(f"{_signed(by)} ({_TITLES[arm]})" for arm, by in change.items()),
                 ]
             ),
         )
@@ -228,6 +228,10 @@ def _late_rate(run: xr.Dataset) -> np.ndarray:
 def _change(run: xr.Dataset) -> float:
     log_det = run["pair_log_det"].mean("pair").values
     return float(np.median(log_det[:, -1] - log_det[:, 0]))
+
+
+def _signed(change: float) -> str:
+    return f"{change:+.3g}".replace("-", "−")
 
 
 def _finished(run: xr.Dataset) -> bool:
