@@ -23,7 +23,7 @@ from rankfall.errors import InvalidInput
 from rankfall.sweep._blocks import Blocks
 from rankfall.sweep._cell import Cell, CellResult
 from rankfall.sweep._creation import write_metadata
-from rankfall.sweep._durable import flush_folder, reported, write_durably
+from rankfall.sweep._durable import Replacements, reported, write_durably
 from rankfall.sweep._extension import finish_extension, prepare_extension
 from rankfall.sweep._journal import LONGEST_REASON, Journal, Record
 from rankfall.sweep._layout import DONE, FAILED, LEFT, ArraySpec, Layout, SweepLike, layout_of
@@ -213,12 +213,13 @@ class Store:
             touched: dict[int, list[int]] = {block: [] for block in self._damaged}
             for cell, block in zip(cells.tolist(), blocks.tolist(), strict=True):
                 touched.setdefault(block, []).append(cell)
-            folders: set[Path] = set()
-            for block in sorted(touched):
-                records = [self._journal.read(self._pending[cell]) for cell in touched[block]]
-                folders |= self._blocks.write(block, records, self._reasons, lambda cell: self._status[cell] == LEFT)
-            for folder in sorted(folders):
-                flush_folder(folder)
+            with Replacements(self._place.aside) as files:
+                for block in sorted(touched):
+                    records = [self._journal.read(self._pending[cell]) for cell in touched[block]]
+                    self._blocks.write(block, records, self._reasons, lambda cell: self._status[cell] == LEFT, files)
+                    if files.size >= _FOLD_BYTES:
+                        files.finish()
+                files.finish()
             self._journal.clear()
         self._pending.clear()
         self._damaged.clear()
