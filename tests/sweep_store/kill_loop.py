@@ -31,6 +31,7 @@ def write(path, pipe):
         generator.shuffle(left)
         for cell in left:
             store.commit(computed(cell))
+            time.sleep(0.0005)  # a cell that takes some time
             os.write(pipe, b"done " + cell.key.encode() + b"\n")
     os.write(pipe, b"closed\n")
 
@@ -53,7 +54,7 @@ def main():
         if not last:
             # every third one soon, most probably while it opens the store; the others after some commits
             lines = wait_for(reader, 0 if killed % 3 == 0 else generator.randrange(1, 16))
-            time.sleep(generator.uniform(0.0, 0.04))
+            time.sleep(generator.uniform(0.0, 0.01))
             os.kill(child, signal.SIGKILL)
         else:
             lines = b""
