@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,10 +16,10 @@ if TYPE_CHECKING:
     from rankfall.sweep import Study
     from rankfall.sweep._summary import Summary
 
-__all__ = ["print_reasons", "sweep"]
+__all__ = ["place_in_words", "print_reasons", "sweep"]
 
 WHERE = "Where it is computed"
-_REASONS = 10
+_SHOWN = 10
 
 
 def sweep(
@@ -131,27 +133,28 @@ def _print_plan(study: Study, target: Path) -> None:
 
 def _print_failures(study: Study, summary: Summary) -> None:
     """Which cells failed, by their coordinates, and why."""
-    if not summary.reasons:
-        return
-    labels = {}
-    for cell in study.cells():
-        if cell.key in summary.reasons:
-            labels[_label(study, cell.index)] = summary.reasons[cell.key]
-            if len(labels) == _REASONS:
-                break
-    print_reasons(labels, len(summary.reasons))
+    found = (cell for cell in study.cells() if cell.key in summary.reasons) if summary.reasons else ()
+    shown = [
+        (place_in_words(_coordinates(study, cell.index)), summary.reasons[cell.key]) for cell in islice(found, _SHOWN)
+    ]
+    print_reasons(shown, summary.failed)
+    if summary.failed:
+        say("rankfall: some cells failed; --retry-failed computes them again.")
 
 
-def print_reasons(reasons: dict[str, str], count: int) -> None:
-    """Print the first few failed cells and how to try them again."""
-    for label, reason in reasons.items():
-        typer.echo(f"  failed at {label}: {reason}")
+def print_reasons(reasons: list[tuple[str, str]], count: int) -> None:
+    """Print the first few of the failed cells."""
+    for place, reason in reasons:
+        typer.echo(f"  failed at {place}: {reason}")
     if count > len(reasons):
         typer.echo(f"  … and {count - len(reasons)} more")
-    say("rankfall: some cells failed; --retry-failed computes them again.")
 
 
-def _label(study: Study, index: tuple[int, ...]) -> str:
+def place_in_words(coordinates: Mapping[str, Any]) -> str:
+    """The values of a cell's coordinates."""
+    return ", ".join(f"{name}={value}" for name, value in coordinates.items()) or "the only cell"
+
+
+def _coordinates(study: Study, index: tuple[int, ...]) -> dict[str, Any]:
     place = dict(zip(study.dims, index, strict=True))
-    parts = [f"{name}={values[place[dim]]}" for name, (dim, values) in study.coords.items()]
-    return ", ".join(parts) or "the only cell"
+    return {name: values[place[dim]] for name, (dim, values) in study.coords.items()}

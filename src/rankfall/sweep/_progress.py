@@ -14,6 +14,8 @@ __all__ = ["Meter", "SweepCallback", "SweepProgress", "duration", "make_callback
 
 # The rate is that of so many cells: cells of a study may differ in size, the last ones resemble the next ones most.
 _CELLS_OF_A_RATE = 200
+# The first cell brings the imports and the compilation with it; alone it says little about the rest.
+_SECONDS_OF_A_RATE = 10.0
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class SweepProgress:
         failed: Cells without, likewise.
         reused: How many of these were there when this run began.
         total: Cells of the study.
-        rate: Cells per second lately; None before the first.
+        rate: Cells per second lately; None at the beginning.
         seconds: Since this run began.
         notice: What is new besides, e.g. that a worker died; mostly empty.
     """
@@ -88,7 +90,8 @@ class Meter:
     def state(self, notice: str = "") -> SweepProgress:
         """Where it stands."""
         cells, span = len(self._times) - 1, time.monotonic() - self._times[0]
-        rate = cells / span if cells and span > 0 else None
+        known = span > 0 and (cells > 1 or (cells == 1 and span > _SECONDS_OF_A_RATE))
+        rate = cells / span if known else None
         return SweepProgress(self.done, self.failed, self.reused, self.total, rate, self.seconds, notice)
 
 
