@@ -77,13 +77,12 @@ def run(study, path, *, quantities=QUANTITIES, wall_time=0.5, **options):
     """Compute what is left; the number of cells that were computed."""
     from rankfall.sweep._store import Store
 
-    count = 0
     with Store.open(path, study, **options) as store:
-        for cell in study.cells():
-            if cell.key not in store.finished and cell.key not in store.failed:
-                store.commit(computed(cell, wall_time=wall_time, quantities=quantities))
-                count += 1
-    return count
+        left = [cell for cell in study.cells() if cell.key not in store.finished and cell.key not in store.failed]
+        for start in range(0, len(left), 50):
+            some = left[start : start + 50]
+            store.commit_many([computed(cell, wall_time=wall_time, quantities=quantities) for cell in some])
+    return len(left)
 
 
 def contents(path):

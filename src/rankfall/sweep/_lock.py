@@ -81,9 +81,11 @@ class Lock:
 
     def release(self) -> None:
         """Give the lock back."""
-        with contextlib.suppress(OSError):
-            os.ftruncate(self._file, 0)
-        os.close(self._file)
+        try:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, 0)
+        finally:
+            os.close(self._file)
 
     def _take(self, store: Path, wait: bool, on_wait: Callable[[str], None] | None) -> None:
         begun = time.monotonic()

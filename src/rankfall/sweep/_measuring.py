@@ -149,7 +149,9 @@ def middle(samples: np.ndarray) -> np.ndarray:
     """Median over the first axis, finite entries only."""
     samples = np.where(np.isfinite(samples), samples, np.nan)
     some = np.isfinite(samples).any(axis=0)
-    if some.all() and np.isfinite(samples).all():
+    if not some.any():
+        return np.full(samples.shape[1:], np.nan)
+    if np.isfinite(samples).all():
         return np.asarray(np.median(samples, axis=0))
     return np.where(some, np.nanmedian(np.where(some, samples, 0.0), axis=0), np.nan)
 
