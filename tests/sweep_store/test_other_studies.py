@@ -109,8 +109,8 @@ def test_extending_may_be_cut_off_at_any_step(tmp_path, monkeypatch):
         if finished:
             break
         # the first steps one by one, later ones in strides: renaming chunks is the same for each of them
-        step += 1 if step < 12 else 5
-    assert stops > 12
+        step += 1 if step < 10 else 9
+    assert stops > 10
 
 
 def copy(source, target):

@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import random
+import time
 
 import numpy as np
 import pytest
@@ -206,3 +208,29 @@ def test_quantities_of_one_name_are_refused(tmp_path):
         Store.open(tmp_path / "s.zarr", MadeUpStudy({"noise": [1]}, quantities=[Quantity("noise")]))
     with pytest.raises(InvalidInput, match="different"):
         Store.open(tmp_path / "s.zarr", MadeUpStudy({"noise": [1, 1]}, quantities=QUANTITIES))
+
+
+def test_cells_that_took_long_are_flushed_one_by_one_and_short_ones_together(tmp_path, monkeypatch):
+    study = small_study()
+    cells = list(study.cells())
+    flushes = []
+
+    def slow_disk(descriptor):
+        flushes.append(descriptor)
+        time.sleep(0.05)
+
+    monkeypatch.setattr(os, "fdatasync", slow_disk)
+    with Store.open(tmp_path / "s.zarr", study) as store:
+        store.commit(computed(cells[0], wall_time=1e-3))
+        assert len(flushes) == 1  # the first measures how long it takes
+        for cell in cells[1:7]:
+            store.commit(computed(cell, wall_time=1e-3))
+        assert len(flushes) == 1  # 6 ms of work: much less than ten flushes
+        store.commit(computed(cells[7], wall_time=100.0))
+        assert len(flushes) == 2
+        store.commit(computed(cells[8], wall_time=math.nan))
+        assert len(flushes) == 3
+        store.commit_many([computed(cell, wall_time=0.3) for cell in cells[9:11]])  # 0.6 s together
+        assert len(flushes) == 4
+        store.commit(computed(cells[11], wall_time=1e-3))
+        assert len(flushes) == 4

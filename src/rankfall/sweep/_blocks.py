@@ -11,7 +11,7 @@ import numpy as np
 
 from rankfall.errors import InvalidInput
 from rankfall.sweep._checksums import Chunk, cell_checksum, decode, encode
-from rankfall.sweep._durable import read_plain, write_aside
+from rankfall.sweep._durable import Replacements, read_plain
 from rankfall.sweep._journal import Record
 from rankfall.sweep._layout import DONE, FAILED, LEFT, ArraySpec, Layout
 from rankfall.sweep._place import Place, dump
@@ -95,18 +95,21 @@ class Blocks:
         ]
 
     def write(
-        self, block: int, records: Iterable[Record], reasons: Mapping[int, str], is_left: Callable[[int], bool]
-    ) -> set[Path]:
-        """Replace a block by itself with records put in, and cells that are left blanked.
+        self,
+        block: int,
+        records: Iterable[Record],
+        reasons: Mapping[int, str],
+        is_left: Callable[[int], bool],
+        files: Replacements,
+    ) -> None:
+        """Write a block anew, with records put in and cells that are left blanked.
 
         Args:
             block: Its number.
             records: Cells of this block.
             reasons: Of all failed cells of the store, by cell.
             is_left: Whether a cell is neither done nor failed.
-
-        Returns:
-            Folders whose names must be flushed before the records may be forgotten.
+            files: Where the new chunks are put.
 
         Raises:
             OSError: The disk is full, or a file cannot be written.
@@ -116,33 +119,21 @@ class Blocks:
         blank = rows[[is_left(cell) for cell in cells.tolist()]]
         chosen = list(records)
         at = layout.place(np.array([record.cell for record in chosen], dtype=np.int64))[1]
-        written: list[tuple[Path, Path]] = []
-        try:
-            offset = 0
-            for spec in layout.arrays:
-                values = self.read(block, spec).values
-                values[blank] = spec.fill
-                if spec in layout.quantities:
-                    piece = slice(offset, offset + spec.bytes_per_cell)
-                    offset += spec.bytes_per_cell
-                    for row, record in zip(at, chosen, strict=True):
-                        values[row] = np.frombuffer(record.values[piece], dtype=values.dtype)
-                else:
-                    for row, record in zip(at, chosen, strict=True):
-                        values[row] = self._own(spec, record)
-                if spec is layout.status:
-                    self._write_reasons(block, {c: reasons[c] for c in cells.tolist() if c in reasons}, written)
-                target = self._place.chunk(layout, block, spec)
-                written.append((write_aside(self._place.aside, encode(values, spec)), target))
-            while written:
-                temporary, target = written[0]
-                temporary.replace(target)
-                written.pop(0)
-        except BaseException:
-            for temporary, _ in written:
-                temporary.unlink(missing_ok=True)
-            raise
-        return {self._place.reasons, *(self._place.root / spec.name for spec in layout.arrays)}
+        offset = 0
+        for spec in layout.arrays:
+            values = self.read(block, spec).values
+            values[blank] = spec.fill
+            if spec in layout.quantities:
+                piece = slice(offset, offset + spec.bytes_per_cell)
+                offset += spec.bytes_per_cell
+                for row, record in zip(at, chosen, strict=True):
+                    values[row] = np.frombuffer(record.values[piece], dtype=values.dtype)
+            else:
+                for row, record in zip(at, chosen, strict=True):
+                    values[row] = self._own(spec, record)
+            if spec is layout.status:  # the reasons before it, all else before both
+                self._write_reasons(block, {c: reasons[c] for c in cells.tolist() if c in reasons}, files)
+            files.write(self._place.chunk(layout, block, spec), encode(values, spec))
 
     def read(self, block: int, spec: ArraySpec) -> Chunk:
         """One chunk, as far as it is there."""
@@ -178,11 +169,10 @@ class Blocks:
     def _raw(values: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(values).view(np.uint8).reshape(len(values), -1)
 
-    def _write_reasons(self, block: int, reasons: dict[int, str], written: list[tuple[Path, Path]]) -> None:
+    def _write_reasons(self, block: int, reasons: dict[int, str], files: Replacements) -> None:
         path = self._place.reason(block)
         if reasons:
-            content = dump({str(cell): reason for cell, reason in sorted(reasons.items())})
-            written.append((write_aside(self._place.aside, content), path))
+            files.write(path, dump({str(cell): reason for cell, reason in sorted(reasons.items())}))
         else:
             path.unlink(missing_ok=True)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rankfall.errors import OutputError
 
-__all__ = ["flush_folder", "make_folder", "open_plain", "read_plain", "reported", "write_aside", "write_durably"]
+__all__ = ["Replacements", "flush_folder", "make_folder", "open_plain", "read_plain", "reported", "write_durably"]
 
 
 @contextlib.contextmanager
@@ -81,34 +81,67 @@ def flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_aside(folder: Path, content: bytes) -> Path:
-    """Write a new file with a name of its own to a folder, flushed to disk; nothing is left behind on failure."""
-    path = folder / secrets.token_hex(8)
-    try:
-        descriptor = open_plain(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+class Replacements:
+    """Files that are replaced together: each is the old or the new one, and after `finish` a power cut leaves the new.
+
+    All are written before the first is flushed: one flush then brings most of the others with it, which makes it many
+    times faster than file by file. Used as a context manager, it leaves no temporary files behind.
+    """
+
+    def __init__(self, aside: Path) -> None:
+        """Take the folder for temporary files, on the same file system."""
+        self._aside = aside
+        self._written: list[tuple[Path, Path]] = []
+        self.size = 0
+
+    def __enter__(self) -> Replacements:
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove what was not finished."""
+        for temporary, _target in self._written:
+            temporary.unlink(missing_ok=True)
+
+    def write(self, path: Path, content: bytes) -> None:
+        """Write what shall replace a file; readers still see the old one.
+
+        Raises:
+            OSError: The disk is full, or the folder cannot be written.
+        """
+        temporary = self._aside / secrets.token_hex(8)
+        self._written.append((temporary, path))
+        descriptor = open_plain(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         with os.fdopen(descriptor, "wb", buffering=0) as stream:
             rest = memoryview(content)
             while rest:
                 rest = rest[stream.write(rest) :]
-            os.fsync(stream.fileno())
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-    return path
+        self.size += len(content)
+
+    def finish(self) -> None:
+        """Flush all, then rename them in the order in which they were written, then flush the folders.
+
+        Raises:
+            OSError: As `write`; some files may have been replaced.
+        """
+        for temporary, _ in self._written:
+            descriptor = open_plain(temporary, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        folders = sorted({path.parent for _, path in self._written})
+        while self._written:
+            temporary, path = self._written[0]
+            temporary.replace(path)
+            self._written.pop(0)
+        for folder in folders:
+            flush_folder(folder)
+        self.size = 0
 
 
 def write_durably(path: Path, content: bytes, *, aside: Path) -> None:
-    """Replace a file: readers see the old one or the new one, and after this call a power cut leaves the new one.
-
-    Args:
-        path: The file.
-        content: What it shall hold.
-        aside: Folder on the same file system for the temporary file.
-    """
-    temporary = write_aside(aside, content)
-    try:
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    flush_folder(path.parent)
+    """Replace one file; see `Replacements`."""
+    with Replacements(aside) as files:
+        files.write(path, content)
+        files.finish()

@@ -23,7 +23,7 @@ from rankfall.errors import InvalidInput
 from rankfall.sweep._blocks import Blocks
 from rankfall.sweep._cell import Cell, CellResult
 from rankfall.sweep._creation import write_metadata
-from rankfall.sweep._durable import flush_folder, reported, write_durably
+from rankfall.sweep._durable import Replacements, reported, write_durably
 from rankfall.sweep._extension import finish_extension, prepare_extension
 from rankfall.sweep._journal import LONGEST_REASON, Journal, Record
 from rankfall.sweep._layout import DONE, FAILED, LEFT, ArraySpec, Layout, SweepLike, layout_of
@@ -34,6 +34,10 @@ __all__ = ["Store", "StudyLike", "journal_digest"]
 
 _FOLD_EVERY = 2.0  # seconds
 _FOLD_BYTES = 1 << 26
+# Where flushing to disk takes d seconds, it is put off until this many times d have been spent on computing. Ten
+# thousand cells of a millisecond then do not wait for the disk each, and a power cut costs that much work at most.
+_FLUSH_SHARE = 10.0
+_LONGEST_FLUSH = 0.1
 # Folding waits for this many times the duration of the last one, so that it never takes more than a tenth of the time.
 _FOLD_SHARE = 10.0
 
@@ -57,7 +61,7 @@ class StudyLike(SweepLike, Protocol):
 class Store:
     """A store that is open for writing, by this process alone. Make it with `Store.open`.
 
-    A commit appends the cell to a journal and flushes it to disk. Every few seconds the journal is folded into the Zarr
+    A commit appends the cell to a journal on disk. Every few seconds the journal is folded into the Zarr
     chunks, which are replaced as a whole; only then is it emptied. Opening repeats what a crash has left in the
     journal, and compares every cell with its checksum.
     """
@@ -76,8 +80,10 @@ class Store:
         self._failed: dict[str, str] = {}
         self._pending: dict[int, int] = {}  # cell -> where its record begins in the journal
         self._damaged: set[int] = set()  # blocks to be written anew
-        self._folded = time.monotonic()
+        self._folded = self._flushed = time.monotonic()
         self._pause = _FOLD_EVERY
+        self._unflushed = 0.0  # seconds of computing that a power cut would cost
+        self._may_cost = 0.0
         with reported("open", place.journal):
             self._journal = Journal(place.journal, journal_digest(layout), layout.cell_bytes)
         self._open = True
@@ -167,7 +173,9 @@ class Store:
         return self._failed
 
     def commit(self, result: CellResult) -> None:
-        """Keep a cell: after this call it survives kill -9 and power cuts. A cell that is done stays as it is.
+        """Keep a cell: after this call kill -9 cannot lose it. A cell that is done already stays as it is.
+
+        Nor can a power cut, unless all cells since the last flush to disk took less than ten times as long as that.
 
         Raises:
             InvalidInput: The study has no such cell, or its values do not fit the quantities.
@@ -176,7 +184,7 @@ class Store:
         self.commit_many([result])
 
     def commit_many(self, results: Iterable[CellResult]) -> None:
-        """Keep several cells with one flush to disk; all or, if it fails, possibly some of them.
+        """Keep several cells with one write and at most one flush to disk; if it fails, none of them counts.
 
         Raises:
             InvalidInput: As `commit`.
@@ -186,7 +194,7 @@ class Store:
         if not records:
             return
         with reported("write to the store", self._place.root):
-            starts = self._journal.append(records)
+            starts = self._append(records)
             for start, record in zip(starts, records, strict=True):
                 self._remember(start, record)
             self.fold_if_due()
@@ -213,12 +221,13 @@ class Store:
             touched: dict[int, list[int]] = {block: [] for block in self._damaged}
             for cell, block in zip(cells.tolist(), blocks.tolist(), strict=True):
                 touched.setdefault(block, []).append(cell)
-            folders: set[Path] = set()
-            for block in sorted(touched):
-                records = [self._journal.read(self._pending[cell]) for cell in touched[block]]
-                folders |= self._blocks.write(block, records, self._reasons, lambda cell: self._status[cell] == LEFT)
-            for folder in sorted(folders):
-                flush_folder(folder)
+            with Replacements(self._place.aside) as files:
+                for block in sorted(touched):
+                    records = [self._journal.read(self._pending[cell]) for cell in touched[block]]
+                    self._blocks.write(block, records, self._reasons, lambda cell: self._status[cell] == LEFT, files)
+                    if files.size >= _FOLD_BYTES:
+                        files.finish()
+                files.finish()
             self._journal.clear()
         self._pending.clear()
         self._damaged.clear()
@@ -271,6 +280,17 @@ class Store:
             self._reasons.pop(record.cell, None)
         else:
             self._failed[key] = self._reasons[record.cell] = record.reason
+
+    def _append(self, records: list[Record]) -> list[int]:
+        begun = time.monotonic()
+        self._unflushed += sum(abs(record.wall_time) for record in records)
+        due = not max(self._unflushed, begun - self._flushed) < self._may_cost  # also if a wall time is NaN
+        starts = self._journal.append(records, flush=due)
+        if due:
+            self._flushed = time.monotonic()
+            self._may_cost = _FLUSH_SHARE * min(self._flushed - begun, _LONGEST_FLUSH)
+            self._unflushed = 0.0
+        return starts
 
     def _record(self, result: CellResult) -> Record:
         cell = self._number.get(result.key)

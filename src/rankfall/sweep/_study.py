@@ -16,6 +16,7 @@ from rankfall.sweep._axes import Axis, read_axes
 from rankfall.sweep._cell import Cell, Quantity
 from rankfall.sweep._check import check_cells
 from rankfall.sweep._compare import added_values, compare
+from rankfall.sweep._estimate import Estimate, estimate
 from rankfall.sweep._keep import read_keep
 from rankfall.sweep._quantities import RESERVED, measures_of
 from rankfall.sweep._resolve import resolve
@@ -196,6 +197,14 @@ class Study:
         if not self._quantities:  # of a store's study, whose cells were not looked at yet
             object.__setattr__(self, "_quantities", check_cells(self, self._measures(), self._describe))
         return list(self._quantities)
+
+    def estimate(self, *, trial: bool = True) -> Estimate:
+        """What the study will take on this machine: trajectories, steps, time, bytes; `print` it.
+
+        Args:
+            trial: Run a few cells for a moment to see how fast this machine is; else take that of another.
+        """
+        return estimate(self, trial=trial)
 
     def differences(self, other: Study) -> list[str]:
         """What sets this study apart from another, one sentence each; nothing if their cells are the same.
