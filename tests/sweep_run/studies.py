@@ -130,3 +130,11 @@ def contents(path):
         for file in sorted(Path(path).rglob("*"))
         if file.is_file() and file.parent.name != "wall_time" and "/wall_time/" not in str(file)
     }
+
+
+def alive(pid):
+    """Whether a process still runs; one that has ended and that nobody has waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

@@ -19,7 +19,7 @@ from rankfall.errors import ExecutionError
 from rankfall.sweep._job import Job
 from rankfall.sweep._local import in_process
 from rankfall.sweep._workers import RETRIES, in_workers
-from sweep_run.studies import FUNCTION, QUANTITIES, ActingStudy, same
+from sweep_run.studies import FUNCTION, QUANTITIES, ActingStudy, alive, same
 
 TESTS = Path(__file__).parents[1]
 
@@ -176,11 +176,3 @@ def test_workers_end_with_a_killed_sweep(tmp_path):
     while any(map(alive, workers)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(map(alive, workers))
-
-
-def alive(pid):
-    """A process that still runs; one that nobody has waited for does not count."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False

@@ -82,9 +82,9 @@ def sweep(
     import rankfall as rf
 
     if example:
-        from rankfall.sweep._example import EXAMPLE
+        from rankfall.sweep import _example
 
-        typer.echo(EXAMPLE, nl=False)
+        typer.echo(_example.example() if study is None else _example.example(str(study)), nl=False)
         return
     if study is None:
         raise rf.InvalidInput("which study? rankfall sweep STUDY.toml; --example prints one to begin with.")
