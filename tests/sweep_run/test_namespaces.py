@@ -74,7 +74,6 @@ def hosts():
 def test_workers_on_other_hosts_one_of_which_is_cut_off(hosts, tmp_path, monkeypatch):
     # A cable that is cut says nothing: the scheduler misses the worker's heartbeat, by default after five minutes.
     monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL", "3s")
-    monkeypatch.setenv("DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP", "3s")
     study, results, names = ActingStudy(60, settings={"sleep": 0.05}), {}, []
     with ExitStack() as stack:
         found = Cluster(tmp_path, stack)
