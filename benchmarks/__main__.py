@@ -14,7 +14,7 @@ import time
 import warnings
 from pathlib import Path
 
-from benchmarks import compilation, deep, headline, lyapunov, machine, memory, minibatch, page, scaling, scan
+from benchmarks import compilation, deep, headline, lyapunov, machine, memory, minibatch, page, scaling, scan, sweep
 
 PARTS = {
     "headline": headline.measure,
@@ -24,6 +24,7 @@ PARTS = {
     "lyapunov": lyapunov.measure,
     "memory": memory.measure,
     "scan": scan.measure,
+    "sweep": sweep.measure,
     "compilation": compilation.measure,
 }
 RESULTS = Path(__file__).parent / "results"
