@@ -14,7 +14,20 @@ import time
 import warnings
 from pathlib import Path
 
-from benchmarks import compilation, deep, headline, lyapunov, machine, memory, minibatch, monitor, page, scaling, scan
+from benchmarks import (
+    compilation,
+    deep,
+    headline,
+    lyapunov,
+    machine,
+    memory,
+    minibatch,
+    monitor,
+    page,
+    scaling,
+    scan,
+    sweep,
+)
 
 PARTS = {
     "headline": headline.measure,
@@ -25,6 +38,7 @@ PARTS = {
     "memory": memory.measure,
     "scan": scan.measure,
     "monitor": monitor.measure,
+    "sweep": sweep.measure,
     "compilation": compilation.measure,
 }
 RESULTS = Path(__file__).parent / "results"

@@ -17,6 +17,8 @@ PACKAGES = (
     "numba",
     "llvmlite",
     "xarray",
+    "zarr",
+    "distributed",
     "jax",
     "jaxlib",
     "diffrax",

@@ -27,7 +27,7 @@ from rankfall.problem import Problem
 from rankfall.runs import open_run, rerun, save_run
 
 if TYPE_CHECKING:
-    from rankfall import laws, ranks, scan
+    from rankfall import laws, ranks, scan, sweep
     from rankfall._eigenvalue_process import eigenvalue_process
     from rankfall._lyapunov import lyapunov_spectrum
     from rankfall._stream import Stream, stream
@@ -62,6 +62,7 @@ __all__ = [
     "scan",
     "simulate",
     "stream",
+    "sweep",
 ]
 
 
@@ -77,7 +78,7 @@ _LAZY = {
 def __getattr__(name: str) -> Any:
     import importlib
 
-    if name in ("laws", "ranks", "scan"):
+    if name in ("laws", "ranks", "scan", "sweep"):
         return importlib.import_module(f"rankfall.{name}")
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from rankfall._engine.fused import FusedEngine
     from rankfall._engine.rounds import Position
 
-__all__ = ["Progress", "Run", "prepare", "simulate"]
+__all__ = ["Progress", "Run", "check_memory", "prepare", "simulate"]
 
 # A checkpoint is written every so many seconds, or after twenty times what the last one took to write.
 _SECONDS_BETWEEN_CHECKPOINTS = 30.0
@@ -203,7 +203,7 @@ def prepare(
         network.check_replicates(count)
     if not isinstance(weights, bool | np.bool_):
         raise InvalidInput(f"weights must be True or False, got {weights!r}.")
-    _check_memory(network, plan, count, bool(weights))
+    check_memory(network, len(plan.times), plan.observables, count, bool(weights))
     arguments = {
         "duration": None if duration is None else float(duration),
         "steps": None if steps is None else int(steps),
@@ -447,18 +447,20 @@ class _Keeper:
         return self._kept.path
 
 
-def _check_memory(network: LinearNetwork, plan: Plan, replicates: int, weights: bool) -> None:
+def check_memory(
+    network: LinearNetwork, times: int, observables: tuple[str, ...], replicates: int, weights: bool
+) -> None:
     """Refuse what this machine's memory cannot hold, before hours of work."""
     p, l, k = network.n_inputs, network.width, network.n_outputs
     r, modes = min(p + k, l), min(p, l) + min(k, l) + min(p + k, l)
-    per_time = 7 + modes + (l * (p + k) if weights else 0) + observed_numbers(plan.observables, p, l, k)
+    per_time = 7 + modes + (l * (p + k) if weights else 0) + observed_numbers(observables, p, l, k)
     per_replicate = 3 * r * (p + k) + 3 * l * (p + k) + 2 * r * r
     if network.depth > 2:
         total = sum(a * b for a, b in itertools.pairwise(network.widths))
         squares = sum(width * width for width in network.widths[1:-1])
         per_time = 1 + 6 * (network.depth - 1) + sum(spectra_sizes(network.widths).values()) + (total if weights else 0)
         per_replicate = 6 * total + 4 * squares
-    needed = 8.0 * replicates * (len(plan.times) * per_time + per_replicate)
+    needed = 8.0 * replicates * (times * per_time + per_replicate)
     try:
         memory = float(os.sysconf("SC_PHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
@@ -466,6 +468,6 @@ def _check_memory(network: LinearNetwork, plan: Plan, replicates: int, weights: 
     if needed > memory:
         raise InvalidInput(
             f"this run needs about {needed / 2**30:.3g} GiB of memory, the machine has {memory / 2**30:.3g} GiB: ask "
-            f"for fewer replicates ({replicates}) or save points ({len(plan.times)})"
+            f"for fewer replicates ({replicates}) or save points ({times})"
             + (", or leave out the weights." if weights else ".")
         )
