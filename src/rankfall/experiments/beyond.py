@@ -95,9 +95,9 @@ def _installed(module: str) -> bool:
 
 def _experiments(settings: Settings) -> list[Experiment]:
     """Those that were asked for, in the order of the figure."""
-    from rankfall.experiments._beyond import digits, teacher_student
+    from rankfall.experiments._beyond import adapters, digits, teacher_student
 
-    every = [*teacher_student.experiments(settings), *digits.experiments(settings)]
+    every = [*teacher_student.experiments(settings), *digits.experiments(settings), *adapters.experiments(settings)]
     names = [each.name for each in every]
     foreign = [name for name in settings.only if name not in names]
     if foreign:
