@@ -120,6 +120,30 @@ def test_the_summary_names_what_does_not_hold():
     ]
 
 
+def test_counts_add_up_the_matrices_of_the_seeds_that_are_left():
+    run = made_up([*FELL, np.nan])
+    alive = np.full((6, 3, 2), 5.0)
+    alive[:, 1:, 1] = 2.0
+    alive[5, 1:] = np.nan
+    run["alive_weights"] = (("seed", "step", "matrix"), alive)
+    run["rank_jacobian"] = (("seed", "step"), np.array([[9.0, 9.0, 4.0]] * 6))
+    assert _summary.counts({"gd": made_up(STAYED), "label-noise": run}) == [
+        "Singular values by counting, start → end, medians: above 1% of the largest, weights label-noise 10 → 7; "
+        "above 0.0001 of it, as Andriushchenko et al. count, Jacobian label-noise 9 → 4."
+    ]
+    assert _summary.counts({}) == []
+
+
+def test_mini_batches_that_lower_the_rank_are_named():
+    results = {"gd": made_up(STAYED), "sgd": made_up(FELL), "label-noise": made_up(FELL)}
+    assert _summary.verdict_sentences([experiment()], {"toy": results})[1:] == [
+        "The noise of the batches alone lowers the rank as well, though gradient descent keeps it: Toy, "
+        "mini-batches (SGD) (weights)."
+    ]
+    results["gd"] = made_up(FELL)
+    assert not any("batches" in each for each in _summary.verdict_sentences([experiment()], {"toy": results}))
+
+
 @pytest.mark.parametrize("columns, panels", [(1, 6), (2, 8)])
 def test_the_figure_shows_what_is_there(columns, panels):
     rows = [experiment("one"), experiment("two"), experiment("empty")]

@@ -43,6 +43,7 @@ def test_settings(tmp_path):
         ({"colour": 1}, "colour: no such setting"),
         ({"replicates": 0}, "replicates must be at least 1"),
         ({"seed": -1}, "seed must be at least 0"),
+        ({"seed": 2**63 - 4}, f"seed must be at most {2**63 - 5}"),
         ({"data_dir": tmp_path / "absent"}, "data_dir must be a folder, got .*absent"),
         ({"only": "relu"}, "only must be names of experiments, got 'relu'"),
     ):
@@ -91,8 +92,11 @@ def test_a_report(small, tmp_path):
         "Beyond linear networks",
         "least and largest of 2 seeds",
         "holds in 0 of 6 panels",
-        "ReLU: loss on the samples",
-        "Wrong labels, large step: accuracy on the samples",
+        "until σ²t = 0.12",
+        "Loss on the samples",
+        "20% of whose labels are wrong",
+        "Accuracy on the samples",
+        "see 0.25 of what as many large ones see",
         "step size 0.1",
         "rankfall reproduce beyond",
     ):
@@ -122,7 +126,7 @@ def test_ctrl_c_and_the_same_command_again(small, tmp_path):
 def test_before_anything_is_there(small):
     target = small()
     assert target.claims({}) == [] and target.figure({}, 1) is None
-    assert target.caption({}).startswith("Effective rank") and len(target.notes({})) == 1
+    assert target.caption({}).startswith("Effective rank") and len(target.notes({})) == 3
 
 
 def test_the_command_line(tmp_path):
@@ -132,6 +136,8 @@ def test_the_command_line(tmp_path):
     for words, message in (
         (("dichotomy", "--data-dir", str(tmp_path)), "--data-dir does not belong to the target dichotomy"),
         (("beyond", "--data-dir", str(tmp_path / "absent")), "must be a folder"),
+        (("beyond", "--only", "relu", "--only", "elu"), "no experiment elu; there are relu, tanh"),
+        (("repulsion", "--only", "relu"), "--only does not belong to the target repulsion"),
         (("beyond", "--width", "3"), "--width does not belong to the target beyond"),
     ):
         result = CliRunner().invoke(app, ["reproduce", *words, "--out", str(tmp_path / "report")])

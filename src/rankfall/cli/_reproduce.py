@@ -42,6 +42,9 @@ def reproduce(
         Path | None,
         typer.Option(help="For beyond: folder of images in IDX files, like Fashion-MNIST, instead of digits."),
     ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="For beyond: this experiment only, e.g. relu; repeat it for several.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a report that is in the folder.")] = False,
     n_samples: Annotated[int | None, typer.Option(help="Samples n of the Gaussian data.", show_default="1000")] = None,
     n_inputs: Annotated[int | None, typer.Option(help="Inputs p.", show_default="5")] = None,
@@ -93,6 +96,7 @@ def reproduce(
 
     chosen = {
         "data": data,
+        "only": tuple(only) if only else None,
         "data_dir": None if data_dir is None else str(data_dir),
         "n_samples": n_samples,
         "n_inputs": n_inputs,

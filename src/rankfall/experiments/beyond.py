@@ -64,10 +64,12 @@ class Settings:
             raise rf.InvalidInput(f"data_dir must be a folder, got {self.data_dir}; give the folder of the IDX files.")
         if isinstance(self.only, str) or not all(isinstance(name, str) for name in self.only):
             raise rf.InvalidInput(f"only must be names of experiments, got {self.only!r}.")
+        replicates = _checks.whole_number(self.replicates, "replicates", at_most=1000)
         return replace(
             self,
-            replicates=_checks.whole_number(self.replicates, "replicates", at_most=1000),
-            seed=_checks.seed_number(self.seed),
+            replicates=replicates,
+            # The last seed is a coordinate, which holds no more than 2^63 − 1.
+            seed=_checks.whole_number(self.seed, "seed", at_least=0, at_most=2**63 - replicates),
             data_dir=None if self.data_dir is None else str(self.data_dir),
             only=tuple(dict.fromkeys(self.only)),
             quick=bool(self.quick),
@@ -79,7 +81,7 @@ class Settings:
         return range(self.seed, self.seed + self.replicates)
 
 
-def check_available() -> None:
+def _check_available() -> None:
     """Raise `InvalidInput` where PyTorch or scikit-learn, which brings the digits, is not installed."""
     absent = [name for name, module in (("PyTorch", "torch"), ("scikit-learn", "sklearn")) if not _installed(module)]
     if absent:
@@ -112,14 +114,16 @@ def target(settings: Settings) -> Target:
         InvalidInput: PyTorch or scikit-learn is not installed, an experiment is not there, or its data cannot be read:
             said before any work.
     """
-    check_available()
+    _check_available()
     experiments = _experiments(settings)
     return Target(
         name="beyond",
         title="Beyond linear networks: where label noise lowers the rank, and where it does not",
-        lead="The same question to networks with activations: does the rank fall with label noise, and stay without? "
-        "In each experiment gradient descent, mini-batches and mini-batches with label noise share start, data, step "
-        "size and number of steps, seed by seed. " + " ".join(each.lead for each in experiments),
+        lead="In two-layer linear networks label noise lowers the rank and descent alone does not. Is that so with "
+        "activations, too? Each experiment trains by gradient descent, by mini-batches, and by mini-batches with fresh "
+        "noise on their labels (classes are flipped); start, data, step size and number of steps are the same for all "
+        "of them, seed by seed. This is a measurement, not a law: where the claim does not hold, figure and verdict "
+        "say so.",
         settings=asdict(settings) | {"experiments": {each.name: dict(each.settings) for each in experiments}},
         parts=[
             Part(f"{each.name}.{arm.name}", f"{each.title}: {arm.title}", arm.compute)
@@ -172,10 +176,16 @@ def _caption(experiments: Sequence[Experiment], results: Results) -> str:
 
 
 def _notes(experiments: Sequence[Experiment], results: Results) -> list[str]:
-    from rankfall.experiments._beyond._summary import general_notes
+    from rankfall.experiments._beyond._summary import counts, general_notes
 
     arms = _by_experiment(experiments, results)
-    return [*general_notes(experiments, arms), *(note for each in experiments for note in each.notes(arms[each.name]))]
+    return [
+        *general_notes(experiments, arms),
+        *(
+            " ".join([f"{each.title}: {each.lead}", *each.notes(arms[each.name]), *counts(arms[each.name])])
+            for each in experiments
+        ),
+    ]
 
 
 def _shown(settings: Settings, experiments: Sequence[Experiment]) -> dict[str, str]:

@@ -20,7 +20,7 @@ from rankfall.laws import Verdict
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["STAYS", "THINGS", "Finding", "claim", "claims", "find", "ratios"]
+__all__ = ["STAYS", "THINGS", "Finding", "claim", "claims", "find", "quiet_arm", "ratios"]
 
 # A rank has stayed while it is at least this share of its start.
 STAYS = 0.9
@@ -64,12 +64,17 @@ def ratios(run: xr.Dataset, thing: str) -> np.ndarray:
     return share.mean(others, skipna=False).transpose("seed", "step").values
 
 
+def quiet_arm(results: Results) -> str:
+    """The claims' arm without noise: gradient descent, or SGD in an experiment that has none."""
+    return GD if GD in results else SGD
+
+
 def find(results: Results, thing: str) -> Finding | None:
     """Compare the arm without noise ("gd", else "sgd") with "label-noise"; None where one is missing or unfinished."""
-    quiet_arm = GD if GD in results else SGD
-    if quiet_arm not in results or LABEL_NOISE not in results:
+    without = quiet_arm(results)
+    if without not in results or LABEL_NOISE not in results:
         return None
-    pair = results[quiet_arm], results[LABEL_NOISE]
+    pair = results[without], results[LABEL_NOISE]
     if any(THINGS[thing] not in run or _interrupted(run) or run.sizes["step"] < 2 for run in pair):
         return None
     quiet, noisy = (ratios(run, thing)[:, -1] for run in pair)
@@ -94,24 +99,24 @@ def claim(experiment: Experiment, results: Results, thing: str) -> Verdict | Non
     found = find(results, thing)
     if found is None:
         return None
-    quiet_arm = "gradient descent" if GD in results else "SGD"
+    without = {GD: "gradient descent", SGD: "SGD"}[quiet_arm(results)]
     measured, kept = (float(np.median(x)) if len(x) else np.nan for x in (found.noisy, found.quiet))
     sentences = {
         "holds": "",
-        "falls without noise": f"does not hold here: {quiet_arm} alone lowers it too",
+        "falls without noise": f"does not hold here: {without} alone lowers it too",
         "stays with noise": "does not hold here: it stays with label noise as well",
-        "neither": f"does not hold here: {quiet_arm} lowers it, and label noise keeps it",
+        "neither": f"does not hold here: {without} lowers it, and label noise keeps it",
         "open": f"open: label noise leaves less in {found.below} of {found.compared} seeds, {_SEEDS} of {_SEEDS} are "
         "asked for",
     }
-    also = _also(found, quiet_arm)
-    numbers = [f"label noise leaves {_band(found.noisy)}", f"{quiet_arm} {_band(found.quiet)}"]
+    also = _also(found, without)
+    numbers = [f"label noise leaves {_band(found.noisy)}", f"{without} {_band(found.quiet)}"]
     if SGD in results and GD in results and not _interrupted(results[SGD]):
         last = ratios(results[SGD], thing)[:, -1]
         numbers.append(f"SGD {_band(last[np.isfinite(last)])}")
     return Verdict(
         law=f"{experiment.title}: rank of the {thing}",
-        statement=f"with label noise it falls to {STAYS:g} of its start or less, in every seed below {quiet_arm}; "
+        statement=f"with label noise it falls to {STAYS:g} of its start or less, in every seed below {without}; "
         "without it stays above",
         predicted=STAYS,
         measured=measured,
@@ -130,14 +135,14 @@ def claims(experiment: Experiment, results: Results) -> list[Verdict]:
     return [*(verdict for verdict in found if verdict is not None), *experiment.extra_claims(results)]
 
 
-def _also(found: Finding, quiet_arm: str) -> str:
+def _also(found: Finding, without: str) -> str:
     """How the arms compare where the claim does not hold for another reason."""
     if found.outcome == "falls without noise":
         if found.below == found.compared >= _SEEDS:
             return ", label noise further in every seed"
         return f", label noise further in {found.below} of {found.compared} seeds"
     if found.outcome == "stays with noise" and found.below:
-        return f", below {quiet_arm} in {found.below} of {found.compared} seeds"
+        return f", below {without} in {found.below} of {found.compared} seeds"
     return ""
 
 

@@ -43,9 +43,9 @@ class Experiment:
     Attributes:
         name: Letters, digits and hyphens, e.g. "relu" or "digits-small-step".
         title: A few words, heading of its row in the figure.
-        lead: Two or three sentences: what is trained, what to see.
+        lead: One to three sentences: what is trained; its note on the page begins with them.
         arms: The one named "gd" is the claims' run without noise, "label-noise" the one with.
-        notes: Sentences a reader must know, from the datasets by arm name; some arms may be missing or partial.
+        notes: Sentences that follow them, from the datasets by arm name; some arms may be missing or partial.
         extra_claims: Verdicts besides the generic ones, likewise.
         settings: What decides its numbers, JSON-ready.
     """

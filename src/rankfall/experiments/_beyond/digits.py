@@ -61,13 +61,16 @@ class Setup:
     save_points: int = 21
 
 
-# By name of the experiment: its row's heading and what sets it apart. The large step is ten times the small one.
+_SMALL_STEP, _LARGE_STEP = 0.02, 0.2
+# By name of the experiment: its row's heading and what sets it apart.
 _KINDS = {
-    "digits-small-step": ("Digits, small step", Setup(step_size=0.02, wrong_labels=0.0)),
-    "digits-large-step": ("Digits, large step", Setup(step_size=0.2, wrong_labels=0.0)),
-    "digits-wrong-small-step": ("Wrong labels, small step", Setup(step_size=0.02, wrong_labels=0.2)),
-    "digits-wrong-large-step": ("Wrong labels, large step", Setup(step_size=0.2, wrong_labels=0.2)),
+    "digits-small-step": ("Digits, small step", Setup(step_size=_SMALL_STEP, wrong_labels=0.0)),
+    "digits-large-step": ("Digits, large step", Setup(step_size=_LARGE_STEP, wrong_labels=0.0)),
+    "digits-wrong-small-step": ("Wrong labels, small step", Setup(step_size=_SMALL_STEP, wrong_labels=0.2)),
+    "digits-wrong-large-step": ("Wrong labels, large step", Setup(step_size=_LARGE_STEP, wrong_labels=0.2)),
 }
+# Share of hidden units that never answer from which on the note mentions them.
+_WORTH_SAYING = 0.05
 
 
 def experiments(settings: Settings) -> list[Experiment]:
@@ -91,7 +94,7 @@ def _experiment(name: str, title: str, setup: Setup, seeds: Sequence[int]) -> Ex
         f"digits{wrong} with cross-entropy and η = {setup.step_size:g}; label noise flips {setup.flips:.0%} of a "
         "batch's labels.",
         arms=three_arms(partial(train, setup, seeds)),
-        notes=partial(_notes, title),
+        notes=partial(_notes, setup),
         settings=asdict(setup),
     )
 
@@ -214,17 +217,20 @@ def _accuracy(scores: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
     return (scores.argmax(-1) == classes).double().mean(1)
 
 
-def _notes(title: str, results: Results) -> list[str]:
+def _notes(setup: Setup, results: Results) -> list[str]:
     words = []
     for arm, run in results.items():
         accuracies = [run[name].values[:, -1] for name in ("accuracy", "test_accuracy")]
         if np.isfinite(accuracies[0]).any():
             seen, test = (float(np.nanmedian(values)) for values in accuracies)
-            silent = float(np.nanmedian(np.nanmean(run["silent_units"].values[:, -1], axis=-1)))
-            quiet = f" ({silent:.0%} of the units silent)" if silent >= 0.05 else ""
+            silent = float(np.nanmedian(run["silent_units"].mean("layer").values[:, -1]))
+            quiet = f" ({silent:.0%} of the hidden units silent)" if silent >= _WORTH_SAYING else ""
             words.append(f"{arm} {seen:.1%} and {test:.1%}{quiet}")
-    return (
-        [f"{title}: accuracy on the samples and on other images at the end, medians: {'; '.join(words)}."]
-        if words
-        else []
-    )
+    notes = [f"Accuracy on the samples and on other images at the end, medians: {'; '.join(words)}."] if words else []
+    if setup.step_size < _LARGE_STEP:
+        share = (setup.step_size / _LARGE_STEP) ** 2
+        notes.append(
+            f"What noise does goes with η² per step: {setup.steps} of these steps see {share:.2g} of what as many "
+            "large ones see, and say nothing about longer training."
+        )
+    return notes

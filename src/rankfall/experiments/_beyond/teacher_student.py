@@ -59,6 +59,11 @@ class Setup:
     steps: int = 50_000
     save_points: int = 31
 
+    @property
+    def noise_time(self) -> float:
+        """σ²t at the end."""
+        return self.step_size**2 * self.label_noise / self.batch_size * self.steps
+
 
 def activations() -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
     """The activations by name."""
@@ -76,9 +81,10 @@ def _experiment(name: str, setup: Setup, seeds: Sequence[int]) -> Experiment:
         name=name,
         title=f"{_TITLES[name]}, two layers",
         lead=f"A two-layer {_TITLES[name]} network of {setup.units} units learns {setup.samples} labels of a teacher "
-        f"of {setup.teacher_units} units.",
+        f"of {setup.teacher_units} units, until σ²t = {setup.noise_time:g} with "
+        "σ² = ηδ/b as in the linear networks.",
         arms=three_arms(partial(train, name, setup, seeds)),
-        notes=partial(_notes, name),
+        notes=_notes,
         settings=asdict(setup),
     )
 
@@ -170,13 +176,11 @@ def _start(setup: Setup, seeds: Sequence[int]) -> dict[str, torch.Tensor]:
     return {"W1": torch.stack(first), "W2": torch.stack(second)}
 
 
-def _notes(name: str, results: Results) -> list[str]:
-    if not results:
-        return []
+def _notes(results: Results) -> list[str]:
     losses = {
         arm: [float(np.nanmedian(run[which].values[:, -1])) for which in ("loss", "test_loss")]
         for arm, run in results.items()
         if np.isfinite(run["loss"].values[:, -1]).any()
     }
     words = "; ".join(f"{arm} {loss:.2g} and {test:.2g}" for arm, (loss, test) in losses.items())
-    return [f"{_TITLES[name]}: loss on the samples and on fresh inputs at the end, medians: {words}."] if words else []
+    return [f"Loss on the samples and on fresh inputs at the end, medians: {words}."] if words else []
