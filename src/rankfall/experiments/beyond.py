@@ -99,7 +99,8 @@ def _experiments(settings: Settings) -> list[Experiment]:
     """Those that were asked for, in the order of the figure."""
     from rankfall.experiments._beyond import adapters, digits, teacher_student
 
-    every = [*teacher_student.experiments(settings), *digits.experiments(settings), *adapters.experiments(settings)]
+    modules = [teacher_student, digits, adapters]
+    every = [experiment for module in modules for experiment in module.experiments(settings)]
     names = [each.name for each in every]
     foreign = [name for name in settings.only if name not in names]
     if foreign:

@@ -1,19 +1,20 @@
-"""What fine-tuning with adapters claims besides the ranks of all experiments: the exact balance, the rank of BA."""
+"""What fine-tuning with adapters claims besides what all experiments do: the exact balance, the rank of BA."""
 
 from __future__ import annotations
 
 import json
 import math
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rankfall.experiments._beyond._claims import THINGS, ratios
+from rankfall.experiments._beyond._experiment import GD, LABEL_NOISE
 from rankfall.experiments._target import Results
 from rankfall.laws import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     import xarray as xr
 
@@ -23,15 +24,19 @@ __all__ = ["claims", "notes"]
 _SHARE = 0.9
 # So many seeds must agree: by chance the one arm is below the other in all five in 1 of 32 cases.
 _SEEDS = 5
-# Where the labels are right, and where they are flipped, by the name of the optimizer.
-_OPPOSITES = {"SGD": ("gd", "label-noise"), "AdamW": ("adamw", "adamw-label-noise")}
+# The arm that label noise is compared with, the arm with it, and what the verdict is called.
+_COMPARED = (
+    ("gd", "label-noise", "label noise against gradient descent"),
+    ("gd-smoothed", "label-noise", "label noise against smoothed labels, its loss without its noise"),
+    ("adamw", "adamw-label-noise", "AdamW with label noise against AdamW"),
+)
 
 
 def claims(title: str, results: Results) -> list[Verdict]:
     """The balance ledger of the plain arms, which must hold, and whether label noise lowers the rank of BA."""
     kept = {name: run for name, run in results.items() if run.sizes["step"] > 1}
     verdicts = [_ledger(title, kept)]
-    verdicts += [_product_rank(title, optimizer, kept) for optimizer in _OPPOSITES]
+    verdicts += [_product_rank(title, kept, *compared) for compared in _COMPARED]
     return [verdict for verdict in verdicts if verdict is not None]
 
 
@@ -65,121 +70,117 @@ def _ledger(title: str, results: Results) -> Verdict | None:
     )
 
 
-def _product_rank(title: str, optimizer: str, results: Results) -> Verdict | None:
-    """Whether label noise leaves less rank of BA than the same optimizer, or gradient descent, without."""
-    arms = _OPPOSITES[optimizer]
-    if any(arm not in results or _interrupted(results[arm]) for arm in arms):
+def _product_rank(title: str, results: Results, without: str, with_noise: str, words: str) -> Verdict | None:
+    """Whether label noise leaves less rank of BA than the arm without."""
+    if any(arm not in results or _interrupted(results[arm]) for arm in (without, with_noise)):
         return None
-    quiet, noisy = (results[arm]["effective_rank_product"].isel(step=-1).mean("pair", skipna=False) for arm in arms)
-    both = np.isfinite(quiet.values) & np.isfinite(noisy.values)
-    shares = noisy.values[both] / quiet.values[both]
-    compared, lower = int(both.sum()), int((shares <= _SHARE).sum())
+    ends = [
+        results[arm]["effective_rank_product"].isel(step=-1).transpose("seed", "pair").values
+        for arm in (without, with_noise)
+    ]
+    both = np.isfinite(ends).all(axis=(0, 2))
+    quiet, noisy = (end[both] for end in ends)
+    shares = noisy.mean(axis=1) / quiet.mean(axis=1)
+    compared, lower = len(shares), int((shares <= _SHARE).sum())
     measured = float(np.median(shares)) if compared else math.nan
-    if compared and measured > _SHARE:
+    if measured > _SHARE:
         note = "does not hold here: "
     else:
-        note = "" if lower == compared >= _SEEDS else f"open: so in {lower} of {compared} seeds; "
-    each = [
-        f"{name} {float(np.nanmedian(without)):.2f} without and {float(np.nanmedian(with_noise)):.2f} with"
-        for name, without, with_noise in zip(
-            results[arms[0]]["pair"].values,
-            *(results[arm]["effective_rank_product"].isel(step=-1).transpose("pair", "seed").values for arm in arms),
-            strict=True,
+        note = (
+            "" if lower == compared >= _SEEDS else f"open: so in {lower} of {compared} seeds, {_SEEDS} are asked for; "
         )
-        if compared
-    ]
+    if compared:
+        pairs = zip(results[without]["pair"].values, np.median(quiet, axis=0), np.median(noisy, axis=0), strict=True)
+        note += ", ".join(f"{pair} {less:.2f} without noise and {more:.2f} with it" for pair, less, more in pairs)
     return Verdict(
-        law=f"{title}: rank of BA, {optimizer}",
-        statement=f"flipped labels leave at most {_SHARE:g} of the effective rank of BA that training without them "
-        "leaves (mean over the adapters, in every seed)",
+        law=f"{title}: rank of BA, {words}",
+        statement=f"label noise leaves at most {_SHARE:g} of the effective rank of BA that is there without it (mean "
+        "over the adapters, in every seed)",
         predicted=_SHARE,
         measured=measured,
         error=max(0.0, measured - _SHARE) if compared else math.nan,
         tolerance=0.0,
-        passed=True if not note else None,
+        passed=True if measured <= _SHARE and lower == compared >= _SEEDS else None,
         n_checked=compared,
-        note=note + ", ".join(each),
+        note=note.removesuffix("; "),
         errors=shares,
     )
 
 
-def notes(title: str, rank: int, results: Results) -> list[str]:
-    """What a reader must know, in numbers: directions in use, growth, accuracy, AdamW's share of the balance."""
+def notes(rank: int, results: Results) -> list[str]:
+    """In numbers: directions in use, growth, accuracy, what is due to the loss, AdamW's share of the balance."""
     kept = {name: run for name, run in results.items() if _finished(run)}
-    lines: list[tuple[str, Callable[[xr.Dataset], str]]] = [
-        (
-            f"of r = {rank} directions B A uses, above 1 % of the largest, {{}}",
-            partial(_by_pair, variable="alive_product", written="{:.0f}"),
-        ),
-        ("largest singular value of B A {}", _largest),
-        ("smallest σ_i(A) over its start {}", _least_left),
-        ("accuracy on images that are not trained on {}", _accuracy),
-    ]
-    found = [f"{title}, at the end, medians over the seeds: {_listed(kept, words, of)}." for words, of in lines if kept]
-    return found + _growth(title, kept) + _share_of_the_optimizer(title, kept)
+    return [*_ends(rank, kept), *_growth(kept), *_smoothed(kept), *_balance(kept)]
 
 
-def _listed(results: Results, words: str, of: Callable[[xr.Dataset], str]) -> str:
-    return words.format("; ".join(f"{name} {of(run)}" for name, run in results.items()))
-
-
-def _growth(title: str, results: Results) -> list[str]:
-    """Whether the rank of A falls because directions die, or because others outgrow them."""
-    if "label-noise" not in results:
+def _ends(rank: int, results: Results) -> list[str]:
+    if not results:
         return []
-    run = results["label-noise"]
-    least = float(np.nanmin(_shares_of_the_start(run)))
+    each = [
+        f"{name} {_by_pair(run['alive_product'], '{:.0f}')}, σ₁ {_by_pair(run['singular_values_product'][..., 0])}, "
+        f"{float(run['test_accuracy'].isel(step=-1).median('seed')):.1%}"
+        for name, run in results.items()
+    ]
+    return [
+        f"At the end, medians: how many of {rank} directions BA uses (above 1 % of the largest; queries, values), the "
+        f"largest singular value of BA, accuracy on other images: {'; '.join(each)}."
+    ]
+
+
+def _growth(results: Results) -> list[str]:
+    """Whether the rank of A falls because directions die, or because others outgrow them."""
+    if LABEL_NOISE not in results:
+        return []
+    least = float(np.nanmin(_shares_of_the_start(results[LABEL_NOISE])))
     if least >= 1.0:
         return [
-            f"{title}: with flipped labels no singular value of A ends below its start, in any seed. What lowers the "
-            "effective rank is the growth of a few directions, not the death of others; in the linear theory they die."
+            "With label noise no singular value of A ends below its start, in any seed: what lowers the effective rank "
+            "is that a few directions grow, not that others die as in linear networks."
         ]
-    return [f"{title}: with flipped labels the singular values of A fall to {least:.2g} of their start and no further."]
+    return [f"With label noise the singular values of A fall to {least:.2g} of their start at the least."]
 
 
-def _share_of_the_optimizer(title: str, results: Results) -> list[str]:
+def _smoothed(results: Results) -> list[str]:
+    """What the loss does, and what the noise."""
+    if "gd-smoothed" not in results or LABEL_NOISE not in results:
+        return []
+    parts = []
+    for thing in THINGS:
+        medians = [float(np.nanmedian(ratios(results[arm], thing)[:, -1])) for arm in ("gd-smoothed", LABEL_NOISE)]
+        parts.append(f"{thing} {medians[0]:.2f} and {medians[1]:.2f}")
+    return [
+        "Flipped labels also change the loss, on average to that of smoothed labels. Rank over its start, medians, by "
+        f"gradient descent on smoothed labels and with label noise: {', '.join(parts)}. What both share is the loss, "
+        "the rest is the noise."
+    ]
+
+
+def _balance(results: Results) -> list[str]:
     """What AdamW and gradient descent move Q by, and how much of that the ledger of plain SGD explains."""
     found = []
-    if "adamw" in results:
-        last, first = results["adamw"].isel(step=-1), results["adamw"].isel(step=0)
-        moved = _median(last["balance_drift"] / first["balance"])
-        unexplained = _median(last["balance_error"] / last["balance_drift"])
-        found.append(
-            f"{title}: AdamW moves Q = AAᵀ − BᵀB by {moved:.2g} times what it was at the start; its distance from the "
-            f"ledger of plain SGD at the same rate is {unexplained:.2g} times that, so that it is AdamW’s own share."
-        )
-    if "gd" in results:
-        last, first = results["gd"].isel(step=-1), results["gd"].isel(step=0)
-        found.append(
-            f"{title}: gradient flow would leave Q as it was; gradient descent with this step size moves it by "
-            f"{_median(last['balance_drift'] / first['balance']):.2g} times what it was, which the ledger explains to "
-            f"{_median(last['balance_error'] / last['balance_drift']):.1g}."
-        )
+    for arm, words in (
+        (GD, "Gradient flow would keep Q = AAᵀ − BᵀB. Gradient descent with steps of this size moves it by"),
+        ("adamw", "AdamW moves Q by"),
+    ):
+        if arm in results:
+            last, first = results[arm].isel(step=-1), results[arm].isel(step=0)
+            found.append(
+                f"{words} {_median(last['balance_drift'] / first['balance']):.2g} times what it was (median); the "
+                f"ledger of plain SGD misses {_median(last['balance_error'] / last['balance_drift']):.2g} of that."
+            )
     return found
 
 
-def _by_pair(run: xr.Dataset, variable: str, written: str) -> str:
-    medians = run[variable].isel(step=-1).median("seed")
-    return " and ".join(f"{written.format(float(medians.sel(pair=p)))} ({p})" for p in run["pair"].values)
-
-
-def _largest(run: xr.Dataset) -> str:
-    values = run["singular_values_product"].isel(step=-1, mode=0).median("seed").values
-    return " and ".join(f"{value:.2g}" for value in values)
-
-
-def _least_left(run: xr.Dataset) -> str:
-    return f"{np.nanmedian(_shares_of_the_start(run).min(axis=(1, 2))):.2f}"
+def _by_pair(values: xr.DataArray, written: str = "{:.2g}") -> str:
+    """The end, medians over the seeds, queries and values."""
+    medians = values.isel(step=-1).median("seed").values
+    return " and ".join(written.format(float(median)) for median in medians)
 
 
 def _shares_of_the_start(run: xr.Dataset) -> np.ndarray:
     """σ_i(A) at the end over σ_i(A) at the start, shape (seed, pair, mode)."""
     values = run["singular_values_A"].transpose("seed", "pair", "mode", "step").values
     return np.asarray(values[..., -1] / values[..., 0])
-
-
-def _accuracy(run: xr.Dataset) -> str:
-    return f"{float(run['test_accuracy'].isel(step=-1).median('seed')):.1%}"
 
 
 def _median(values: xr.DataArray) -> float:

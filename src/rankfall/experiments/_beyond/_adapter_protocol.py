@@ -15,19 +15,25 @@ _EVERY = 20
 
 @dataclass(frozen=True)
 class Way:
-    """Of training: on batches or on all samples, with flipped labels or not, by AdamW or by plain descent."""
+    """Of training: on batches or on all samples, with flipped labels or not, by AdamW or by plain descent.
+
+    `smoothed` labels are what flipped ones are on average: each the probability with which it would be taught. The loss
+    is that of label noise, the noise is not there.
+    """
 
     title: str
-    batches: bool
-    flips: bool
-    adam: bool
+    batches: bool = False
+    flips: bool = False
+    adam: bool = False
+    smoothed: bool = False
 
 
 ARMS = {
-    "gd": Way("gradient descent", batches=False, flips=False, adam=False),
-    "sgd": Way("mini-batches (SGD)", batches=True, flips=False, adam=False),
-    "label-noise": Way("SGD with label noise", batches=True, flips=True, adam=False),
-    "adamw": Way("AdamW", batches=True, flips=False, adam=True),
+    "gd": Way("gradient descent"),
+    "gd-smoothed": Way("gradient descent, smoothed labels", smoothed=True),
+    "sgd": Way("mini-batches (SGD)", batches=True),
+    "label-noise": Way("SGD with label noise", batches=True, flips=True),
+    "adamw": Way("AdamW", batches=True, adam=True),
     "adamw-label-noise": Way("AdamW with label noise", batches=True, flips=True, adam=True),
 }
 

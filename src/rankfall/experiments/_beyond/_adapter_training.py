@@ -109,6 +109,8 @@ class _Tuning:
             {name.replace(".", "_"): torch.nn.Parameter(start.flatten(0, 1)) for name, start in starts.items()}
         )
         self.parameters = dict(zip(starts, self.model.values(), strict=True))
+        # torch spreads its share over all classes, the right one included
+        self.smoothing = protocol.flips * CLASSES / (CLASSES - 1) if self.way.smoothed else 0.0
         self.optimizer: torch.optim.Optimizer = (
             torch.optim.AdamW(self.parameters.values(), lr=protocol.adam_rate)
             if self.way.adam
@@ -126,7 +128,10 @@ class _Tuning:
         """One step of the optimizer on every seed's own batch."""
         inputs, labels = self._batch(number)
         outputs, _ = forward(self.weights, inputs, self.adapters())
-        loss = functional.cross_entropy(outputs.flatten(0, 1), labels.flatten(), reduction="sum") / labels.shape[1]
+        loss = functional.cross_entropy(
+            outputs.flatten(0, 1), labels.flatten(), reduction="sum", label_smoothing=self.smoothing
+        )
+        loss = loss / labels.shape[1]
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["experiments"]
 
-_STEPS, _QUICK_STEPS, _QUICK_SAVES = 3_000, 300, 7
+_STEPS, _QUICK_STEPS, _QUICK_SAVES = 2_500, 300, 7
 _FOUR = ("gd", "sgd", "label-noise", "adamw")
 # Name, heading, rank, whether both factors start at random, arms.
 _WIDE = ("adapters", "Adapters, r = 16 (A)", 16, False, tuple(ARMS))
@@ -48,15 +48,17 @@ def _experiment(name: str, title: str, protocol: Protocol, arms: Sequence[str]) 
         "first, so that it is the rank of A that counts as the weights, and BA is compared between the arms."
     )
     model = (
-        "A transformer that knows the digits 0–4 is fine-tuned to the digits 5–9 by adapters x ↦ B A x on its queries "
-        "and values alone. "
+        f"A small transformer that was trained on the digits 0–4 learns {protocol.samples} images of the digits 5–9 by "
+        "adapters x ↦ B A x on its queries and values alone, its other weights and its head frozen; the Jacobian is "
+        f"that with respect to the adapters. η = {protocol.step_size:g}, AdamW {protocol.adam_rate:g}; label noise "
+        f"flips {protocol.flips:.0%} of a batch's labels. "
     )
     return Experiment(
         name=name,
         title=title,
-        lead=(model if name == _WIDE[0] else "") + start,
+        lead=model + start if name == _WIDE[0] else start,
         arms=[Arm(arm, ARMS[arm].title, ARMS[arm].flips, partial(tune, protocol, arm)) for arm in arms],
-        notes=partial(_adapter_claims.notes, title, protocol.rank),
+        notes=partial(_adapter_claims.notes, protocol.rank),
         extra_claims=partial(_adapter_claims.claims, title),
         settings={key: value for key, value in asdict(protocol).items() if key != "seeds"},
     )
