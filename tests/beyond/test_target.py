@@ -56,8 +56,9 @@ def test_the_experiments():
     wrong = ["digits-wrong-small-step", "digits-wrong-large-step"]
     vision = ["convolution", "transformer"]
     made = beyond._experiments(Settings.choose())
-    assert [each.name for each in made] == [*names, *wrong, *vision]
-    assert [each.name for each in beyond._experiments(Settings.choose(quick=True))] == [*names, *vision]
+    lora = ["adapters", "adapters-narrow", "adapters-both"]
+    assert [each.name for each in made] == [*names, *wrong, *vision, *lora]
+    assert [each.name for each in beyond._experiments(Settings.choose(quick=True))] == [*names, *vision, "adapters"]
     target = beyond.target(Settings.choose(only=("gelu", "tanh")))
     assert [part.name for part in target.parts] == [
         "tanh.gd", "tanh.sgd", "tanh.label-noise", "gelu.gd", "gelu.sgd", "gelu.label-noise",
