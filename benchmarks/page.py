@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import figures, page_monitor
+from benchmarks import figures, monitor_page
 
 Results = dict[str, Any]
 
@@ -53,7 +53,7 @@ def text(results: Path) -> str:
         ("minibatch", _minibatch),
         ("lyapunov", _lyapunov),
         ("memory", _memory),
-        ("monitor", page_monitor.section),
+        ("monitor", monitor_page.section),
         ("compilation", _compilation),
     ]
     parts = []
