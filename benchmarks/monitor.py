@@ -52,7 +52,7 @@ class Plan:
     small_steps: int = 3000
 
 
-QUICK = Plan(every=20, block=20, steps=20, compared=20, single=1, budget=5 * BUDGET, small_steps=800)
+QUICK = Plan(every=20, block=20, steps=20, compared=20, single=1, budget=5 * BUDGET, small_steps=2000)
 
 
 def measure(*, quick: bool, threads: int = 1) -> Numbers:
