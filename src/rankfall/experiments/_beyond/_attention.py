@@ -14,7 +14,7 @@ import torch
 import xarray as xr
 
 from rankfall.experiments._beyond._claims import THINGS, claim
-from rankfall.experiments._beyond._classifier import Schedule
+from rankfall.experiments._beyond._classifier import SMOOTHED, Schedule
 from rankfall.experiments._beyond._experiment import GD, LABEL_NOISE, SGD, Experiment
 from rankfall.experiments._beyond._vectorised import Parameters
 from rankfall.experiments._beyond.images import SIDE
@@ -31,7 +31,12 @@ _KEPT = ("balance", "balance_drift", "balance_error", "log_det", "log_det_drift"
 # log det has come to rest where it falls at less than this share of the rate with label noise.
 FADED = 0.02
 ADAMW = "adamw"
-_TITLES = {GD: "gradient descent", SGD: "SGD", LABEL_NOISE: "SGD with label noise"}
+_TITLES = {
+    GD: "gradient descent",
+    SMOOTHED: "gradient descent on smoothed labels",
+    SGD: "SGD",
+    LABEL_NOISE: "SGD with label noise",
+}
 
 
 class AdamW:
@@ -88,7 +93,7 @@ class AttentionBooks:
             torch.optim.AdamW(parameters) if arm == ADAMW else torch.optim.SGD(parameters, lr=schedule.step_size)
         )
         self._adaptive = arm == ADAMW
-        self._terms = SIDE * (schedule.samples if arm == GD else schedule.batch_size)
+        self._terms = SIDE * (schedule.samples if arm in (GD, SMOOTHED) else schedule.batch_size)
         self._ledger = Ledger(self.module, self._optimizer, every=max(1, schedule.steps // _RECORDS), query_key=True)
 
     def step(self, slopes: Parameters) -> None:
@@ -198,7 +203,8 @@ def _fall(results: Results) -> list[Verdict]:
     share = float(np.median(quiet / noisy)) if falls else math.nan
     holds = falls and share <= FADED
     change = {arm: _change(results[arm]) for arm in rates}
-    also = [f"mini-batches alone at {np.median(rates[SGD] / noisy):.2%}"] if falls and SGD in rates else []
+    others = [arm for arm in (SGD, SMOOTHED) if falls and arm in rates]
+    also = [f"{_TITLES[arm]}: at {np.median(rates[arm] / noisy):.2%}" for arm in others]
     return [
         Verdict(
             law="det(ZZᵀ) of the heads' pairs",

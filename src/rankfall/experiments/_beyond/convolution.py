@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rankfall.experiments._beyond._classifier import Schedule, accuracy_notes, classify
-from rankfall.experiments._beyond._experiment import Experiment, three_arms
+from rankfall.experiments._beyond._classifier import Schedule, accuracy_notes, arms, classify
+from rankfall.experiments._beyond._experiment import Experiment
 from rankfall.experiments._beyond._training import generator
 from rankfall.experiments._beyond._vectorised import Parameters
 from rankfall.experiments._beyond.images import SIDE, Images, load, require
@@ -90,7 +90,7 @@ def experiments(settings: Settings) -> list[Experiment]:
             lead=f"A convolutional network of {network.filters[0]} and {network.filters[1]} filters learns "
             f"{schedule.samples} images ({images.name}) with cross-entropy and η = {schedule.step_size:g}; label noise "
             f"flips {schedule.flips:.0%} of the labels of a batch.",
-            arms=three_arms(partial(train, network, schedule, images, settings.seeds)),
+            arms=arms(partial(train, network, schedule, images, settings.seeds), settings),
             notes=accuracy_notes,
             settings=_listed(network, schedule, images),
         )

@@ -12,8 +12,8 @@ import torch
 import rankfall as rf
 from rankfall import ranks
 from rankfall.experiments._beyond._attention import ADAMW, MAPS, AdamW, AttentionBooks, head_notes, ledger_claims
-from rankfall.experiments._beyond._classifier import Schedule, accuracy_notes, classify
-from rankfall.experiments._beyond._experiment import Arm, Experiment, three_arms
+from rankfall.experiments._beyond._classifier import Schedule, accuracy_notes, arms, classify
+from rankfall.experiments._beyond._experiment import Arm, Experiment
 from rankfall.experiments._beyond._ranks import ALIVE
 from rankfall.experiments._beyond._training import Measured, generator
 from rankfall.experiments._beyond._vectorised import Parameters, descend
@@ -162,7 +162,7 @@ def experiments(settings: Settings) -> list[Experiment]:
             lead=f"A transformer with {network.heads} attention heads reads {schedule.samples} images ({images.name}) "
             f"row by row, with cross-entropy and η = {schedule.step_size:g}; label noise flips {schedule.flips:.0%} of "
             "the labels of a batch. The pairs of matrices in its heads obey the laws of two-layer linear networks.",
-            arms=[*three_arms(run), *([] if settings.quick else [Arm(ADAMW, "AdamW", False, partial(run, ADAMW))])],
+            arms=[*arms(run, settings), *([] if settings.quick else [Arm(ADAMW, "AdamW", False, partial(run, ADAMW))])],
             notes=_notes,
             extra_claims=ledger_claims,
             settings={"data": images.name, "checksum": images.checksum, **asdict(network), **asdict(schedule)},
