@@ -6,14 +6,16 @@ import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 
-from rankfall.experiments._beyond._classifier import Schedule
-from rankfall.experiments._beyond._experiment import GD, LABEL_NOISE, SGD
+from rankfall.experiments._beyond._claims import THINGS, claim
+from rankfall.experiments._beyond._classifier import SMOOTHED, Schedule
+from rankfall.experiments._beyond._experiment import GD, LABEL_NOISE, SGD, Experiment
 from rankfall.experiments._beyond._vectorised import Parameters
 from rankfall.experiments._beyond.images import SIDE
 from rankfall.experiments._target import Results
@@ -29,7 +31,12 @@ _KEPT = ("balance", "balance_drift", "balance_error", "log_det", "log_det_drift"
 # log det has come to rest where it falls at less than this share of the rate with label noise.
 FADED = 0.02
 ADAMW = "adamw"
-_TITLES = {GD: "gradient descent", SGD: "SGD", LABEL_NOISE: "SGD with label noise"}
+_TITLES = {
+    GD: "gradient descent",
+    SMOOTHED: "gradient descent on smoothed labels",
+    SGD: "SGD",
+    LABEL_NOISE: "SGD with label noise",
+}
 
 
 class AdamW:
@@ -86,7 +93,7 @@ class AttentionBooks:
             torch.optim.AdamW(parameters) if arm == ADAMW else torch.optim.SGD(parameters, lr=schedule.step_size)
         )
         self._adaptive = arm == ADAMW
-        self._terms = SIDE * (schedule.samples if arm == GD else schedule.batch_size)
+        self._terms = SIDE * (schedule.samples if arm in (GD, SMOOTHED) else schedule.batch_size)
         self._ledger = Ledger(self.module, self._optimizer, every=max(1, schedule.steps // _RECORDS), query_key=True)
 
     def step(self, slopes: Parameters) -> None:
@@ -119,7 +126,7 @@ def ledger_claims(results: Results) -> list[Verdict]:
         if "ledger_verdicts" in run.attrs
         for verdict in _worst(arm, json.loads(run.attrs["ledger_verdicts"]))
     ]
-    return [*exact, *_fall(results)]
+    return [*exact, *_fall(results), *_pair_ranks(results)]
 
 
 def head_notes(results: Results) -> list[str]:
@@ -196,6 +203,8 @@ def _fall(results: Results) -> list[Verdict]:
     share = float(np.median(quiet / noisy)) if falls else math.nan
     holds = falls and share <= FADED
     change = {arm: _change(results[arm]) for arm in rates}
+    others = [arm for arm in (SGD, SMOOTHED) if falls and arm in rates]
+    also = [f"{_TITLES[arm]}: at {np.median(rates[arm] / noisy):.2%}" for arm in others]
     return [
         Verdict(
             law="det(ZZᵀ) of the heads' pairs",
@@ -210,11 +219,23 @@ def _fall(results: Results) -> list[Verdict]:
             note="; ".join(
                 [
                     *([] if holds else ["does not hold here"]),
+                    *also,
                     "log det changes by " + ", ".join(f"{_signed(by)} ({_TITLES[arm]})" for arm, by in change.items()),
                 ]
             ),
         )
     ]
+
+
+def _pair_ranks(results: Results) -> list[Verdict]:
+    """The claim on weights, features and Jacobian for what the theorem speaks of: Z = [W1; W2ᵀ] of the pairs."""
+    stacked = {
+        arm: run[["pair_effective_rank", "outcome"]].rename(pair_effective_rank=THINGS["weights"])
+        for arm, run in results.items()
+        if "pair_effective_rank" in run
+    }
+    found = claim(Experiment("heads", "Heads", "", ()), stacked, "weights")
+    return [] if found is None else [replace(found, law="rank of Z = [W1; W2ᵀ] of the heads' pairs")]
 
 
 def _late_rate(run: xr.Dataset) -> np.ndarray:
