@@ -24,7 +24,7 @@ _WIDE = ("adapters", "Adapters, r = 16 (A)", 16, False, tuple(ARMS))
 _KINDS = (
     _WIDE,
     ("adapters-narrow", "Adapters, r = 4 (A)", 4, False, _FOUR),
-    ("adapters-both", "Both at random, r = 16 (BA)", 16, True, _FOUR),
+    ("adapters-both", "Both random, r = 16 (BA)", 16, True, _FOUR),
 )
 
 
@@ -40,25 +40,31 @@ def experiments(settings: Settings) -> list[Experiment]:
 
 
 def _experiment(name: str, title: str, protocol: Protocol, arms: Sequence[str]) -> Experiment:
-    start = (
-        "Both factors start at random, and the frozen weights without their product, so that the rank of BA can fall; "
-        "it is what counts as the weights."
-        if protocol.both
-        else f"A starts at random, B and with it the product BA at zero, r = {protocol.rank}: BA can only rise at "
-        "first, so that it is the rank of A that counts as the weights, and BA is compared between the arms."
-    )
-    model = (
-        f"A small transformer that was trained on the digits 0–4 learns {protocol.samples} images of the digits 5–9 by "
-        "adapters x ↦ B A x on its queries and values alone, its other weights and its head frozen; the Jacobian is "
-        f"that with respect to the adapters. η = {protocol.step_size:g}, AdamW {protocol.adam_rate:g}; label noise "
-        f"flips {protocol.flips:.0%} of a batch's labels. "
-    )
     return Experiment(
         name=name,
         title=title,
-        lead=model + start if name == _WIDE[0] else start,
+        lead=_lead(name, protocol),
         arms=[Arm(arm, ARMS[arm].title, ARMS[arm].flips, partial(tune, protocol, arm)) for arm in arms],
         notes=partial(_adapter_claims.notes, protocol.rank),
         extra_claims=partial(_adapter_claims.claims, title),
         settings={key: value for key, value in asdict(protocol).items() if key != "seeds"},
+    )
+
+
+def _lead(name: str, protocol: Protocol) -> str:
+    same = f"The fine-tuning of “{_WIDE[1]}” "
+    if protocol.both:
+        return (
+            f"{same}with both factors random at the start, and their product taken off the frozen weights, so that the "
+            "rank of BA can fall; it is what counts as the weights."
+        )
+    if name != _WIDE[0]:
+        return f"{same}with r = {protocol.rank}."
+    return (
+        f"A small transformer that was trained on the digits 0–4 learns {protocol.samples} images of the digits 5–9 by "
+        "adapters x ↦ B A x on its queries and values alone, its other weights and its head frozen; the Jacobian is "
+        f"that with respect to the adapters. η = {protocol.step_size:g}, AdamW {protocol.adam_rate:g}; label noise "
+        f"flips {protocol.flips:.0%} of a batch’s labels. As is usual, A starts at random and B at zero, and with it "
+        "the product BA, whose rank can only rise at first: so the rank of A counts as the weights, and that of BA is "
+        "compared between the arms."
     )
