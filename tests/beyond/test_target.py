@@ -55,7 +55,7 @@ def test_the_experiments():
     names = ["relu", "tanh", "gelu", "digits-small-step", "digits-large-step"]
     wrong = ["digits-wrong-small-step", "digits-wrong-large-step"]
     made = beyond._experiments(Settings.choose())
-    lora = ["adapters", "adapters-narrow", "adapters-both"]
+    lora = ["adapters", "adapters-small-step", "adapters-narrow", "adapters-both"]
     assert [each.name for each in made] == [*names, *wrong, *lora]
     assert [each.name for each in beyond._experiments(Settings.choose(quick=True))] == [*names, "adapters"]
     target = beyond.target(Settings.choose(only=("gelu", "tanh")))

@@ -56,9 +56,9 @@ class Protocol:
     """
 
     rank: int
-    both: bool
-    seeds: tuple[int, ...]
-    steps: int
+    both: bool = False
+    seeds: tuple[int, ...] = (0,)
+    steps: int = 2_500
     samples: int = 64
     batch_size: int = 16
     flips: float = 0.3
