@@ -13,7 +13,11 @@ pytest.importorskip("sklearn")
 
 from beyond.modules import CONVOLUTIONS, DIGITS, SCHEDULE, TRANSFORMER, Convolutional, Encoder, ordinary_loop  # noqa: E402
 from rankfall.experiments._beyond import convolution, images, transformer  # noqa: E402
-from rankfall.experiments._beyond._classifier import Schedule  # noqa: E402
+from rankfall.experiments._beyond._classifier import (  # noqa: E402
+    Schedule,
+    accuracy_notes,
+    loss_notes,
+)
 
 SILENT = Work(threads=None, progress=False, checkpoint=None)
 ARMS = ["gd", "gd-smoothed", "sgd", "label-noise"]
@@ -91,6 +95,13 @@ def test_arms_share_start_and_data_and_differ_in_noise(name):
         assert all(np.array_equal(start, starts[0]) for start in starts)
         ends = [run[variable].isel(step=-1).values for run in runs.values()]
         assert variable == "accuracy" or not any(np.array_equal(end, ends[0]) for end in ends[1:])
+    (note,) = loss_notes(runs)
+    for arm in ("gd-smoothed", "label-noise"):
+        rank = runs[arm]["effective_rank_jacobian"]
+        assert f"{float((rank[:, -1] / rank[:, 0]).median()):.2f}" in note.partition("Jacobian")[2]
+    assert loss_notes({"gd": runs["gd"], "label-noise": runs["label-noise"]}) == []
+    accuracy = float(runs["sgd"]["test_accuracy"][:, -1].median())
+    assert "; sgd " in accuracy_notes(runs)[0] and f" and {accuracy:.1%}" in accuracy_notes(runs)[0]
 
 
 @pytest.mark.parametrize("module, network", [(convolution, CONVOLUTIONS), (transformer, TRANSFORMER)])

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from rankfall.experiments._beyond import _ranks
+from rankfall.experiments._beyond._claims import THINGS, ratios
 from rankfall.experiments._beyond._draws import Draws
 from rankfall.experiments._beyond._experiment import GD, LABEL_NOISE, Arm, three_arms
 from rankfall.experiments._beyond._training import Measured, follow, save_steps
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from rankfall.experiments.beyond import Settings
 
-__all__ = ["SMOOTHED", "Network", "Schedule", "accuracy_notes", "arms", "classify", "losses"]
+__all__ = ["SMOOTHED", "Network", "Schedule", "accuracy_notes", "arms", "classify", "loss_notes", "losses"]
 
 # Gradient descent on the loss that flipped labels have on average: tells that loss from the noise, as in the adapters.
 SMOOTHED = "gd-smoothed"
@@ -189,6 +190,25 @@ def accuracy_notes(results: Results) -> list[str]:
             quiet = f" ({silent:.0%} of the hidden units silent)" if silent >= _WORTH_SAYING else ""
             words.append(f"{arm} {np.nanmedian(seen):.1%} and {np.nanmedian(unseen):.1%}{quiet}")
     return [f"Accuracy on the samples and on other images at the end, medians: {'; '.join(words)}."] if words else []
+
+
+def loss_notes(results: Results) -> list[str]:
+    """How much of what label noise does is done by its loss: gradient descent on smoothed labels beside it."""
+    if any(arm not in results or results[arm].sizes["step"] < 2 for arm in (SMOOTHED, LABEL_NOISE)):
+        return []
+    parts = []
+    for thing in THINGS:
+        ends = [ratios(results[arm], thing)[:, -1] for arm in (SMOOTHED, LABEL_NOISE)]
+        both = np.isfinite(ends[0]) & np.isfinite(ends[1])
+        if not both.any():
+            return []
+        smooth, noisy = (float(np.median(each[both])) for each in ends)
+        below = int(np.sum((ends[1] < ends[0])[both]))
+        parts.append(f"{thing} {smooth:.2f} and {noisy:.2f} (noise leaves less in {below} of {both.sum()} seeds)")
+    return [
+        "The loss of flipped labels, on average that of smoothed ones, acts beside their noise. What gradient descent "
+        f"on smoothed labels leaves of a rank, and what label noise does, medians: {'; '.join(parts)}."
+    ]
 
 
 def _batches(
