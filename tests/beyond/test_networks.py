@@ -1,5 +1,6 @@
 """The convolutional network and the transformer against modules of torch's, trained by an ordinary loop."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -13,11 +14,7 @@ pytest.importorskip("sklearn")
 
 from beyond.modules import CONVOLUTIONS, DIGITS, SCHEDULE, TRANSFORMER, Convolutional, Encoder, ordinary_loop  # noqa: E402
 from rankfall.experiments._beyond import convolution, images, transformer  # noqa: E402
-from rankfall.experiments._beyond._classifier import (  # noqa: E402
-    Schedule,
-    accuracy_notes,
-    loss_notes,
-)
+from rankfall.experiments._beyond._classifier_notes import accuracy_notes, loss_notes  # noqa: E402
 
 SILENT = Work(threads=None, progress=False, checkpoint=None)
 ARMS = ["gd", "gd-smoothed", "sgd", "label-noise"]
@@ -145,7 +142,7 @@ def test_images_of_a_folder_are_learned(tmp_path):
     write(tmp_path, "t10k", *some(30, side=14, classes=4, seed=1))
     for module in (convolution, transformer):
         network = CONVOLUTIONS if module is convolution else TRANSFORMER
-        schedule = Schedule(**{**vars(SCHEDULE), "tests": 30, "steps": 6})
+        schedule = replace(SCHEDULE, tests=30, steps=6)
         run = module.train(network, schedule, images.load(tmp_path), [0], "label-noise", SILENT)
         assert run.attrs["data"].startswith("60 + 30 images of 14 × 14 pixels from ")
         # one row for each of 2 images and 4 classes

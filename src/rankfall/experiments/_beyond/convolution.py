@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rankfall.experiments._beyond._classifier import Schedule, accuracy_notes, arms, classify, loss_notes
+from rankfall.experiments._beyond._classifier import Schedule, arms, classify
+from rankfall.experiments._beyond._classifier_notes import accuracy_notes, loss_notes
 from rankfall.experiments._beyond._experiment import Experiment
 from rankfall.experiments._beyond._training import generator
 from rankfall.experiments._beyond._vectorised import Parameters
