@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import torch
 
 from rankfall.experiments._beyond import _ranks
@@ -17,20 +16,19 @@ from rankfall.experiments._beyond._experiment import GD, LABEL_NOISE, Arm, three
 from rankfall.experiments._beyond._training import Measured, follow, save_steps
 from rankfall.experiments._beyond._vectorised import Parameters, descend, stacked_gradients
 from rankfall.experiments._beyond.images import Images, Split, draw
-from rankfall.experiments._target import Results, Work
+from rankfall.experiments._target import Work
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from rankfall.experiments.beyond import Settings
 
-__all__ = ["SMOOTHED", "Network", "Schedule", "accuracy_notes", "arms", "classify", "losses"]
+__all__ = ["SMOOTHED", "Network", "Schedule", "arms", "classify", "losses"]
 
 # Gradient descent on the loss that flipped labels have on average: tells that loss from the noise, as in the adapters.
 SMOOTHED = "gd-smoothed"
 
 _SILENT = "share of the units that are 0 on all probe samples"
-_WORTH_SAYING = 0.05
 
 # One step: from the stacked weights and their gradients to the next weights.
 Move = Callable[[Parameters, Parameters], dict[str, torch.Tensor]]
@@ -177,18 +175,6 @@ def losses(
 ) -> torch.Tensor:
     """Mean cross-entropy of every seed, shape (seed,)."""
     return _cross_entropy(network.layers(parameters, images)["scores"], labels, smoothing)
-
-
-def accuracy_notes(results: Results) -> list[str]:
-    """One sentence on what the arms have learned."""
-    words = []
-    for arm, run in results.items():
-        seen, unseen = (run[name].values[:, -1] for name in ("accuracy", "test_accuracy"))
-        if np.isfinite(seen).any():
-            silent = float(np.nanmedian(run["silent_units"].mean("layer").values[:, -1]))
-            quiet = f" ({silent:.0%} of the hidden units silent)" if silent >= _WORTH_SAYING else ""
-            words.append(f"{arm} {np.nanmedian(seen):.1%} and {np.nanmedian(unseen):.1%}{quiet}")
-    return [f"Accuracy on the samples and on other images at the end, medians: {'; '.join(words)}."] if words else []
 
 
 def _batches(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rankfall.experiments._beyond._classifier import Schedule, accuracy_notes, arms, classify
+from rankfall.experiments._beyond._classifier import Schedule, arms, classify
+from rankfall.experiments._beyond._classifier_notes import accuracy_notes, loss_notes
 from rankfall.experiments._beyond._experiment import Experiment
 from rankfall.experiments._beyond._training import generator
 from rankfall.experiments._beyond._vectorised import Parameters
@@ -91,7 +92,7 @@ def experiments(settings: Settings) -> list[Experiment]:
             f"{schedule.samples} images ({images.name}) with cross-entropy and η = {schedule.step_size:g}; label noise "
             f"flips {schedule.flips:.0%} of the labels of a batch.",
             arms=arms(partial(train, network, schedule, images, settings.seeds), settings),
-            notes=accuracy_notes,
+            notes=lambda results: [*accuracy_notes(results), *loss_notes(results)],
             settings=_listed(network, schedule, images),
         )
     ]

@@ -11,8 +11,10 @@ import torch
 
 import rankfall as rf
 from rankfall import ranks
-from rankfall.experiments._beyond._attention import ADAMW, MAPS, AdamW, AttentionBooks, head_notes, ledger_claims
-from rankfall.experiments._beyond._classifier import Schedule, accuracy_notes, arms, classify
+from rankfall.experiments._beyond._attention import ADAMW, MAPS, AdamW, AttentionBooks
+from rankfall.experiments._beyond._attention_claims import head_notes, ledger_claims
+from rankfall.experiments._beyond._classifier import Schedule, arms, classify
+from rankfall.experiments._beyond._classifier_notes import accuracy_notes, loss_notes
 from rankfall.experiments._beyond._experiment import Arm, Experiment
 from rankfall.experiments._beyond._ranks import ALIVE
 from rankfall.experiments._beyond._training import Measured, generator
@@ -219,4 +221,4 @@ def _norm(parameters: Parameters, name: str, inputs: torch.Tensor) -> torch.Tens
 
 
 def _notes(results: Results) -> list[str]:
-    return [*accuracy_notes(results), *head_notes(results)]
+    return [*accuracy_notes(results), *loss_notes(results), *head_notes(results)]
