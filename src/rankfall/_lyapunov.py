@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,9 @@ from rankfall.problem import Problem
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["lyapunov_spectrum"]
+    from rankfall.laws.lyapunov import FinalRank
+
+__all__ = ["Spectrum", "batch_ends", "lyapunov_spectrum", "spectrum_of"]
 
 # From so many replicates on, their spread is the better measure of the error than the batches in time.
 _ENOUGH_REPLICATES = 8
@@ -101,11 +104,8 @@ def lyapunov_spectrum(
         raise InvalidInput("give duration or steps, not both.")
     if steps is None and duration is None:
         raise InvalidInput("give the duration of the run, or the steps of a descent.")
-    parts = _checks.whole_number(batches, "batches", at_least=2)
-    share = _checks.real_number(burn_in, "burn_in", at_least=0.0)
-    if not share < 1.0:
-        raise InvalidInput(f"burn_in must be a share of the run in [0, 1), got {share:g}.")
-    points = _length(method, duration, steps) * np.linspace(share, 1.0, parts + 1)
+    points = batch_ends(_length(method, duration, steps), burn_in, batches)
+    share = float(burn_in)
     exact = isinstance(method, StochasticGradientFlow) and method.integrator == "geometric"
     arguments: dict[str, Any] = {"duration": duration, "steps": steps, "dt": dt}
     try:
@@ -129,6 +129,15 @@ def lyapunov_spectrum(
     return _with_spectrum(run, share)
 
 
+def batch_ends(length: float, burn_in: float, batches: int) -> np.ndarray:
+    """The times between which the growth of the frame is measured, for a run of this length."""
+    parts = _checks.whole_number(batches, "batches", at_least=2)
+    share = _checks.real_number(burn_in, "burn_in", at_least=0.0)
+    if not share < 1.0:
+        raise InvalidInput(f"burn_in must be a share of the run in [0, 1), got {share:g}.")
+    return length * np.linspace(share, 1.0, parts + 1)
+
+
 def _length(method: Method, duration: float | None, steps: int | None) -> float:
     """The end of the run; what is wrong with the method is for `simulate` to say."""
     if steps is None:
@@ -138,12 +147,35 @@ def _length(method: Method, duration: float | None, steps: int | None) -> float:
     return _checks.whole_number(steps, "steps") * float(getattr(method, "step_size", 1.0))
 
 
-def _with_spectrum(run: xr.Dataset, burn_in: float) -> xr.Dataset:
-    """Add exponents, errors and attributes to a run that recorded `log_growth`."""
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """Statistics of the growth of a frame, modes in descending order of their exponents.
+
+    Attributes:
+        exponents: μ, shape (mode,).
+        errors: Their standard errors.
+        freedom: Degrees of freedom of these.
+        each: Exponents of each replicate, (replicate, mode).
+        slopes: Exponents of each batch, (replicate, batch, mode).
+        found: How many survive.
+        rank: Their number, −1 if undecided or nothing was measured.
+    """
+
+    exponents: np.ndarray
+    errors: np.ndarray
+    freedom: int
+    each: np.ndarray
+    slopes: np.ndarray
+    found: FinalRank
+    rank: int
+
+
+def spectrum_of(growth: np.ndarray, time: np.ndarray) -> Spectrum:
+    """The Lyapunov spectrum from log R_ii (replicate, time, mode) at the ends of the batches."""
     from rankfall.laws import lyapunov
 
-    growth, time = run["log_growth"].values, run["time"].values
-    count, saved, n = growth.shape
+    _, saved, n = growth.shape
+    count = len(growth)
     with np.errstate(invalid="ignore"):
         slopes = np.diff(growth, axis=1) / np.diff(time)[None, :, None]
     each = (growth[:, -1] - growth[:, 0]) / (time[-1] - time[0]) if saved > 1 else np.full((count, n), np.nan)
@@ -160,18 +192,26 @@ def _with_spectrum(run: xr.Dataset, burn_in: float) -> xr.Dataset:
         degrees_of_freedom=max(freedom, 1),
     )
     rank = -1 if found.rank is None or not kept.any() else found.rank
+    return Spectrum(exponents[order], errors[order], freedom, each[:, order], slopes[:, :, order], found, rank)
+
+
+def _with_spectrum(run: xr.Dataset, burn_in: float) -> xr.Dataset:
+    """Add exponents, errors and attributes to a run that recorded `log_growth`."""
+    growth = run["log_growth"].values
+    spectrum = spectrum_of(growth, run["time"].values)
+    found = spectrum.found
     words = {"long_name": "Lyapunov exponents", "formula": "μ_i = Σ log R_ii / t, per unit of time"}
     result = run.assign(
-        exponents=("mode", exponents[order], words),
-        standard_error=("mode", errors[order], {"long_name": "standard error of the exponents"}),
-        replicate_exponents=(("replicate", "mode"), each[:, order], {"long_name": "exponents of each replicate"}),
-        batch_exponents=(("replicate", "batch", "mode"), slopes[:, :, order], {"long_name": "exponents of each batch"}),
-    ).assign_coords(batch=np.arange(1, saved))
+        exponents=("mode", spectrum.exponents, words),
+        standard_error=("mode", spectrum.errors, {"long_name": "standard error of the exponents"}),
+        replicate_exponents=(("replicate", "mode"), spectrum.each, {"long_name": "exponents of each replicate"}),
+        batch_exponents=(("replicate", "batch", "mode"), spectrum.slopes, {"long_name": "exponents of each batch"}),
+    ).assign_coords(batch=np.arange(1, growth.shape[1]))
     return result.assign_attrs(
         title=f"rankfall Lyapunov spectrum of {run.attrs['method']}",
         burn_in=burn_in,
-        degrees_of_freedom=freedom,
-        final_rank=rank,
+        degrees_of_freedom=spectrum.freedom,
+        final_rank=spectrum.rank,
         final_rank_lowest=found.lowest,
         final_rank_highest=found.highest,
         final_rank_note=found.note,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from rankfall.network import LinearNetwork
 from rankfall.problem import Problem
 from rankfall.recording import FRAMED, OBSERVABLES
 
-__all__ = ["LedgerChoice", "Plan", "make_plan", "method_for"]
+__all__ = ["LedgerChoice", "Plan", "check_arguments", "make_plan", "method_for"]
 
 LedgerChoice = Literal["auto", "determinant", "balance", "both", "none"]
 NoisePrecision = Literal["single", "double"]
@@ -125,30 +126,23 @@ def make_plan(
     observables: Sequence[str] = (),
 ) -> Plan:
     """Check everything that does not depend on the replicates; raises `InvalidInput` before any work."""
-    _check_kinds(problem, network, method)
-    if noise_precision not in get_args(NoisePrecision):
-        raise InvalidInput(f"noise_precision must be 'single' or 'double', got {noise_precision!r}.")
-    observed = _observables(observables, problem)
-    if isinstance(method, GradientFlow) and not FRAMED.isdisjoint(observed):  # its engine moves no frame
-        raise InvalidInput(
-            f"the observables {', '.join(sorted(FRAMED))} follow the steps of a descent or of the stochastic flow, not "
-            "the adaptive ones of GradientFlow; use StochasticGradientFlow(label_noise=0.0, …) for its limit."
-        )
-    _check_depth(network, observed)
-    wanted = _save_times(save_points)
+    observed, wanted, end, dt, ledgers = check_arguments(
+        problem,
+        network,
+        method,
+        duration=duration,
+        steps=steps,
+        dt=dt,
+        save_points=save_points,
+        ledger=ledger,
+        noise_precision=noise_precision,
+        observables=observables,
+    )
     flow = isinstance(method, Flow)
+    intensity = method.intensity if isinstance(method, StochasticGradientFlow) else 0.0
     d, basis = problem.eigenbasis()
     cross = basis.T @ problem.cross_covariance
     cross[d == 0.0] = 0.0  # rounding there would drive the directions that the data do not see
-    if flow:
-        if steps is not None:
-            raise InvalidInput("a flow has no steps; give its duration (and dt, the time step, if you must).")
-        intensity = method.intensity if isinstance(method, StochasticGradientFlow) else 0.0
-        if dt is not None:
-            dt = _checks.real_number(dt, "dt", above=0.0)
-    elif dt is not None:
-        raise InvalidInput(f"dt is for flows; the step of {type(method).__name__} is its step_size.")
-    end = _end(method, duration, steps, wanted)
     step_numbers: np.ndarray | None
     if isinstance(method, GradientFlow) and dt is None:
         times, step_numbers, h = _grid(wanted, end), None, 0.0
@@ -158,11 +152,11 @@ def make_plan(
         h = method.step_size  # type: ignore[union-attr]
         step_numbers = _spread(wanted, round(end / h), h)
         times = step_numbers * h
-    _warn_of_large_steps(problem, network, method, h)
+    if not (flow and dt is None and network.depth == 2):  # whose step is chosen below a bound of the stability limit
+        _warn_of_large_steps(problem, network, method, h)
     full_pairs = network.full_pairs
     full_rank = any(full_pairs)
-    framed = not FRAMED.isdisjoint(observed)
-    determinant, balance = _ledgers(method, ledger, full_rank, network, framed)
+    determinant, balance = ledgers
 
     amplitude, row_factors = np.zeros(len(d)), np.ones(1)
     unscale = np.ones(_rows(problem))
@@ -209,6 +203,47 @@ def make_plan(
         start_rank=network.start_rank,
         full_pairs=full_pairs,
     )
+
+
+def check_arguments(
+    problem: Problem,
+    network: LinearNetwork,
+    method: Method,
+    *,
+    duration: float | None,
+    steps: int | None,
+    dt: float | None,
+    save_points: int | Sequence[float],
+    ledger: LedgerChoice = "auto",
+    noise_precision: NoisePrecision = "single",
+    observables: Sequence[str] = (),
+) -> tuple[tuple[str, ...], int | np.ndarray, float, float | None, tuple[bool, bool]]:
+    """Raise `InvalidInput` for what `simulate` would refuse, without computing anything (some tens of microseconds).
+
+    Returns the observables, save points, end and time step as they will be used, and which ledgers are kept.
+    """
+    _check_kinds(problem, network, method)
+    if noise_precision not in get_args(NoisePrecision):
+        raise InvalidInput(f"noise_precision must be 'single' or 'double', got {noise_precision!r}.")
+    observed = _observables(observables, problem)
+    if isinstance(method, GradientFlow) and not FRAMED.isdisjoint(observed):  # its engine moves no frame
+        raise InvalidInput(
+            f"the observables {', '.join(sorted(FRAMED))} follow the steps of a descent or of the stochastic flow, not "
+            "the adaptive ones of GradientFlow; use StochasticGradientFlow(label_noise=0.0, …) for its limit."
+        )
+    _check_depth(network, observed)
+    wanted = _save_times(save_points)
+    if isinstance(method, Flow):
+        if steps is not None:
+            raise InvalidInput("a flow has no steps; give its duration (and dt, the time step, if you must).")
+        if dt is not None:
+            dt = _checks.real_number(dt, "dt", above=0.0)
+    elif dt is not None:
+        raise InvalidInput(f"dt is for flows; the step of {type(method).__name__} is its step_size.")
+    end = _end(method, duration, steps, wanted)
+    framed = not FRAMED.isdisjoint(observed)
+    ledgers = _ledgers(method, ledger, any(network.full_pairs), network, framed)
+    return observed, wanted, end, dt, ledgers
 
 
 def _rows(problem: Problem) -> int:
@@ -353,7 +388,7 @@ def _warn_of_large_steps(problem: Problem, network: LinearNetwork, method: Metho
             f"step_size {h:.4g} is above 2/sharpness = {2 / sharpness:.4g}, with the largest sharpness {sharpness:.4g} "
             f"that loss={problem.loss!r} can have at such weights: the loss may rise and oscillate.",
             StepSizeWarning,
-            stacklevel=4,
+            stacklevel=_level_of_the_caller(),
         )
     elif h * sharpness > 2.0:
         name = "dt" if isinstance(method, Flow) else "step_size"
@@ -361,7 +396,7 @@ def _warn_of_large_steps(problem: Problem, network: LinearNetwork, method: Metho
             f"{name} {h:.4g} is above 2/sharpness = {2 / sharpness:.4g} at the start (sharpness {sharpness:.4g}): the "
             "run will probably diverge. Replicates that do are reported as such.",
             StepSizeWarning,
-            stacklevel=4,
+            stacklevel=_level_of_the_caller(),
         )
 
 
@@ -397,3 +432,11 @@ def _ledgers(
             f"{network.start!r}): there is no determinant ledger. Use ledger='balance', which holds for every width."
         )
     return determinant, balance
+
+
+def _level_of_the_caller() -> int:
+    """For warnings: how many frames up the line is that called rankfall."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "rankfall":
+        level, frame = level + 1, frame.f_back
+    return level

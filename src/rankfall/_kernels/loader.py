@@ -85,6 +85,7 @@ def load(name: str, text: str) -> Callable[..., Any]:
     return advance
 
 
+@cache
 def kernel(variant: Variant) -> Callable[..., Any]:
     """The `advance` function of a variant, compiled at its first call or loaded from the cache."""
     return load(variant.name, (generator if variant.unrolled else tiles).source(variant))
