@@ -8,7 +8,7 @@ import matplotlib as mpl
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm, Normalize, TwoSlopeNorm
+from matplotlib.colors import ListedColormap, LogNorm, Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
@@ -23,6 +23,7 @@ __all__ = ["draw_maps"]
 
 _HATCHES = {"failed": ("xxxx", style.NOISE_COLOURS[0]), "not computed yet": ("////", style.GREY)}
 _NO_VALUE = "#e4e7ea"
+_ERRORS = ListedColormap(mpl.colormaps["YlOrBr"](np.linspace(0.0, 0.7, 256)))
 # Maps that span more than this factor are coloured on a logarithmic scale.
 _LOG_SPAN = 300.0
 _MOST_ERROR_PANELS = 4
@@ -54,15 +55,15 @@ def draw_maps(results: xr.Dataset, chosen: Choice, columns: Literal[1, 2]) -> Fi
         figure.colorbar(image, ax=grid[0], label=label, pad=0.02)
     if with_error:
         error_norm = Normalize(0.0, max(float(np.nanmax(errors)), 1e-300))
-        for number, (_, _, _, title) in enumerate(places):
-            axes = grid[1][number]
-            image = _draw(axes, x, y, errors[number], states[number], error_norm, mpl.colormaps["YlOrBr"], missing)
-            axes.set_title("" if alone else title)
+        for number, axes in enumerate(grid[1]):
+            image = _draw(axes, x, y, errors[number], states[number], error_norm, _ERRORS, missing)
         figure.colorbar(image, ax=grid[1], label="standard error", pad=0.02)
+    across = max(axes.get_subplotspec().colspan.stop for row in grid for axes in row)  # type: ignore[union-attr]
+    room = {1: 8, 2: 7 if columns == 2 else 4, 3: 5}.get(across, 4)
     for axes in {id(axes): axes for row in grid for axes in row}.values():
         place = axes.get_subplotspec()
         assert place is not None
-        x.dress(axes, "x", label=place.is_last_row() or alone, limits=True)
+        x.dress(axes, "x", label=place.is_last_row() or alone, limits=True, ticks=room)
         y.dress(axes, "y", label=place.is_first_col() or alone, limits=True)
     _legend(figure, missing)
     return figure
