@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, LogNorm, Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.path import Path
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
@@ -133,13 +134,24 @@ def _contours(axes: Axes, x: SweepAxis, y: SweepAxis, values: np.ndarray, levels
     inside = levels[(levels > finite.min()) & (levels < finite.max())]
     if not len(inside):
         return
-    lines = axes.contour(
-        x.positions, y.positions, np.ma.masked_invalid(values), levels=inside, colors="white", linewidths=0.9
-    )
+    # interpolated on the scales of the axes, where a border halfway between two cells also looks it
+    x.dress(axes, "x", label=False, limits=True)
+    y.dress(axes, "y", label=False, limits=True)
+    at = [np.log(axis.positions) if axis.scale == "log" else axis.positions for axis in (x, y)]
+    lines = axes.contour(*at, np.ma.masked_invalid(values), levels=inside, colors="white", linewidths=0.9)
+    lines.set_paths([_on_scales(path, x, y) for path in lines.get_paths()])
     lines.set(path_effects=[withStroke(linewidth=1.9, foreground=style.INK)])
     for text in axes.clabel(lines, fmt=lambda level: f"{level:.4g}", fontsize=6.5, inline=False):
         text.set_path_effects([withStroke(linewidth=1.6, foreground=style.INK)])
         text.set_color("white")
+
+
+def _on_scales(path: Path, x: SweepAxis, y: SweepAxis) -> Path:
+    vertices = np.array(path.vertices, dtype=float)
+    for column, axis in enumerate((x, y)):
+        if axis.scale == "log":
+            vertices[:, column] = np.exp(vertices[:, column])
+    return Path(vertices, path.codes)
 
 
 def _levels(quantity: str, values: list[np.ndarray]) -> np.ndarray:
