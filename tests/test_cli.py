@@ -31,7 +31,7 @@ def test_version():
 
 
 @pytest.mark.parametrize(
-    "command", [(), ("reproduce",), ("simulate",), ("lyapunov",), ("check",), ("plot",), ("scan",)]
+    "command", [(), ("reproduce",), ("simulate",), ("lyapunov",), ("check",), ("plot",), ("scan",), ("doctor",)]
 )
 def test_help_shows_examples_and_exit_codes(command):
     result = run(*command, "--help")
