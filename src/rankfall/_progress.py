@@ -20,14 +20,15 @@ class Progress:
         completed: Steps done, summed over the replicates.
         total: Steps to do.
         message: The same in words.
-        unit: What is counted: "steps", or "save intervals" for adaptive gradient flow, "operations" for a scan.
+        unit: What is counted: "steps", or "save intervals" for adaptive gradient flow, "operations" of a scan, "cells"
+            of a sweep.
     """
 
     stage: Literal["compiling", "running"]
     completed: int
     total: int
     message: str
-    unit: Literal["steps", "save intervals", "operations"] = "steps"
+    unit: Literal["steps", "save intervals", "operations", "cells"] = "steps"
 
 
 ProgressCallback = Callable[[Progress], None]

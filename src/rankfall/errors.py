@@ -8,8 +8,10 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from rankfall.scan import Scan
+    from rankfall.sweep._summary import Summary
 
 __all__ = [
+    "ExecutionError",
     "InvalidInput",
     "LawNotApplicable",
     "NotARun",
@@ -18,6 +20,7 @@ __all__ = [
     "ScanInterrupted",
     "SimulationInterrupted",
     "StepSizeWarning",
+    "SweepInterrupted",
 ]
 
 
@@ -35,6 +38,10 @@ class NotARun(RankfallError, ValueError):
 
 class OutputError(RankfallError, OSError):
     """A result could not be written; nothing half-written is left behind."""
+
+
+class ExecutionError(RankfallError, OSError):
+    """Worker processes or a cluster cannot be used or were lost; the cells that a sweep had finished are kept."""
 
 
 class LawNotApplicable(RankfallError, ValueError):
@@ -65,3 +72,15 @@ class ScanInterrupted(KeyboardInterrupt):
     def __init__(self, message: str, scan: Scan) -> None:
         super().__init__(message)
         self.scan = scan
+
+
+class SweepInterrupted(KeyboardInterrupt):
+    """The user pressed Ctrl-C; all cells that were finished are in the store, the same call continues.
+
+    Attributes:
+        summary: How far the sweep came.
+    """
+
+    def __init__(self, message: str, summary: Summary) -> None:
+        super().__init__(message)
+        self.summary = summary

@@ -9,13 +9,15 @@ from typing import Annotated
 import typer
 
 from rankfall._version import __version__
-from rankfall.cli import _check, _doctor, _lyapunov, _plot, _reproduce, _scan, _simulate
+from rankfall.cli import _check, _doctor, _lyapunov, _plot, _reproduce, _scan, _simulate, _sweep, _sweep_status
 from rankfall.cli._errors import EPILOG, guarded
+from rankfall.cli._words import TwoWords
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="rankfall",
+    cls=TwoWords,
     no_args_is_help=True,
     add_completion=True,
     rich_markup_mode="rich",
@@ -61,6 +63,9 @@ def _root(
         rankfall scan model.safetensors
             the rank of every weight matrix of a trained network
 
+        rankfall sweep study.toml --out results.zarr
+            a grid of ensembles, that may be stopped at any moment and continued
+
         rankfall doctor
             is this installation sound?
     """
@@ -72,6 +77,8 @@ app.command("lyapunov", epilog=EPILOG)(guarded(_lyapunov.lyapunov))
 app.command("check", epilog=EPILOG)(guarded(_check.check))
 app.command("plot", epilog=EPILOG)(guarded(_plot.plot))
 app.command("scan", epilog=EPILOG)(guarded(_scan.scan))
+app.command("sweep", epilog=EPILOG)(guarded(_sweep.sweep))
+app.command("sweep status", epilog=EPILOG)(guarded(_sweep_status.status))
 app.command("doctor", epilog=EPILOG)(guarded(_doctor.doctor))
 
 

@@ -20,8 +20,8 @@ SYSTEM = 74
 INTERRUPTED = 130
 
 EPILOG = (
-    "Exit codes: 0 all well; 1 a law or a claim failed, or weights are not finite; 2 wrong usage or input; "
-    "70 an error in rankfall itself; 74 the system failed (cannot write, disk full, no memory); "
+    "Exit codes: 0 all well; 1 a law, a claim or a cell of a sweep failed, or weights are not finite; 2 wrong usage or "
+    "input; 70 an error in rankfall itself; 74 the system failed (cannot write, disk full, no memory, no scheduler); "
     "130 stopped by Ctrl-C, what was finished is kept."
 )
 
@@ -44,7 +44,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
                 command(*args, **options)
         except typer.Exit:
             raise
-        except errors.OutputError as error:
+        except (errors.OutputError, errors.ExecutionError) as error:
             _fail(_sentence(error), SYSTEM)
         except (errors.InvalidInput, errors.NotARun, errors.LawNotApplicable) as error:
             _fail(_sentence(error), USAGE)
