@@ -21,15 +21,17 @@ $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
   echo "Name a newer one: make PYTHON=python3.12 …" >&2; exit 1; }
 endef
 
-.PHONY: help reproduce reproduce-all test lint types benchmark benchmark-quick clean clean-all
+.PHONY: help reproduce reproduce-all docs dist test lint types benchmark benchmark-quick clean clean-all
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make reproduce         install rankfall into $(VENV) and write the report (figure, data, verdicts) to $(REPORT)/"
 	@echo "make reproduce-all     every result: one folder each and an index, in $(REPORT)-all/ (ARGUMENTS=--quick: minutes)"
 	@echo "make test              lint, types, tests and doctests in $(DEV_VENV)"
+	@echo "make docs              the documentation as a site in docs/_build/html; a warning is an error"
 	@echo "make benchmark         measure against the other libraries, write benchmarks/results and docs/benchmarks.md"
 	@echo "make benchmark-quick   the same with small sizes, into benchmarks/results/quick (minutes; the docs stay)"
+	@echo "make dist              wheel and source archive in dist/, the same bytes for the same commit, and checked"
 	@echo "make clean             remove caches and build output; clean-all: the environments too"
 	@echo
 	@echo "Variables: PYTHON ($(PYTHON)), REPORT ($(REPORT)), ARGUMENTS (passed to 'rankfall reproduce' or the benchmarks)."
@@ -40,7 +42,7 @@ reproduce: $(VENV)/installed
 	@echo
 	@echo "Report: $(REPORT)/index.html (opens in any browser, no network needed)."
 
-reproduce-all: $(VENV)/installed-data
+reproduce-all: $(VENV)/installed-all
 	$(VENV)/bin/rankfall reproduce --all --out "$(REPORT)-all" $(ARGUMENTS)
 
 $(VENV)/installed: pyproject.toml constraints.txt README.md LICENSE $(SOURCES)
@@ -49,8 +51,8 @@ $(VENV)/installed: pyproject.toml constraints.txt README.md LICENSE $(SOURCES)
 	$(VENV)/bin/pip install --quiet $(PIP_OPTIONS) .
 	@touch $@
 
-$(VENV)/installed-data: $(VENV)/installed
-	$(VENV)/bin/pip install --quiet $(PIP_OPTIONS) '.[data]'
+$(VENV)/installed-all: $(VENV)/installed
+	$(VENV)/bin/pip install --quiet $(PIP_OPTIONS) '.[data,torch]'
 	@touch $@
 
 # The developer's environment sees the tree itself (editable), so only changed dependencies renew it.
@@ -64,6 +66,10 @@ lint: $(DEV_VENV)/installed-test
 types: $(DEV_VENV)/installed-test
 	$(DEV_VENV)/bin/mypy
 
+docs: $(DEV_VENV)/installed-docs
+	$(DEV_VENV)/bin/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+	@echo "Documentation: docs/_build/html/index.html"
+
 benchmark: $(DEV_VENV)/installed-benchmark
 	$(DEV_VENV)/bin/python -m benchmarks $(ARGUMENTS)
 
@@ -76,8 +82,15 @@ $(DEV_VENV)/installed-%: pyproject.toml constraints.txt
 	$(DEV_VENV)/bin/pip install --quiet $(PIP_OPTIONS) --editable '.[$*]'
 	@touch $@
 
+# Archives carry the time of the commit instead of the time of the build.
+dist: $(DEV_VENV)/installed-dist
+	rm -rf dist
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(DEV_VENV)/bin/python -m build --outdir dist .
+	$(DEV_VENV)/bin/twine check --strict dist/*
+	cd dist && sha256sum *
+
 clean:
-	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build dist docs/_build docs/jupyter_execute .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
 clean-all: clean

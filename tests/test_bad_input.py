@@ -20,7 +20,7 @@ def no_work(monkeypatch):
     def work(*arguments):
         raise AssertionError("bad input reached the work")
 
-    monkeypatch.setattr("rankfall._simulate._Run.execute", work)
+    monkeypatch.setattr("rankfall._simulate.Run.execute", work)
 
 
 @pytest.mark.parametrize(
@@ -194,8 +194,8 @@ def sharpness(problem, W1, W2):
 
 @pytest.mark.parametrize("kind", ["descent", "flow"])
 def test_too_large_a_step_is_warned_of(kind, monkeypatch):
-    monkeypatch.setattr("rankfall._simulate._Run.execute", lambda *arguments: None)
-    monkeypatch.setattr("rankfall._simulate._Run.dataset", lambda *arguments: None)
+    monkeypatch.setattr("rankfall._simulate.Run.execute", lambda *arguments: None)
+    monkeypatch.setattr("rankfall._simulate.Run.dataset", lambda *arguments: None)
     W1, W2 = (w[0] for w in WIDE.draw(1, seed=3))
     network = rf.LinearNetwork.from_weights(W1, W2)
     limit = 2 / sharpness(PROBLEM, W1, W2)

@@ -32,7 +32,10 @@ def test_version():
 
 @pytest.mark.parametrize(
     "command",
-    [(), ("reproduce",), ("simulate",), ("lyapunov",), ("check",), ("plot",), ("scan",), ("sweep",), ("sweep", "status")],
+    [
+        (), ("reproduce",), ("simulate",), ("lyapunov",), ("check",), ("plot",), ("scan",), ("doctor",), ("sweep",),
+        ("sweep", "status"),
+    ],  # fmt: skip
 )
 def test_help_shows_examples_and_exit_codes(command):
     result = run(*command, "--help")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rankfall import laws, ranks, scan, sweep
     from rankfall._eigenvalue_process import eigenvalue_process
     from rankfall._lyapunov import lyapunov_spectrum
+    from rankfall._stream import Stream, stream
 
 __all__ = [
     "GradientDescent",
@@ -47,6 +48,7 @@ __all__ = [
     "StepSizeWarning",
     "StochasticGradientDescent",
     "StochasticGradientFlow",
+    "Stream",
     "__version__",
     "eigenvalue_process",
     "errors",
@@ -59,12 +61,18 @@ __all__ = [
     "save_run",
     "scan",
     "simulate",
+    "stream",
     "sweep",
 ]
 
 
 # What brings xarray, which takes most of a second to import, or torch where a tensor is passed, comes on first use.
-_LAZY = {"eigenvalue_process": "rankfall._eigenvalue_process", "lyapunov_spectrum": "rankfall._lyapunov"}
+_LAZY = {
+    "eigenvalue_process": "rankfall._eigenvalue_process",
+    "lyapunov_spectrum": "rankfall._lyapunov",
+    "stream": "rankfall._stream",
+    "Stream": "rankfall._stream",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -387,7 +388,7 @@ def _warn_of_large_steps(problem: Problem, network: LinearNetwork, method: Metho
             f"step_size {h:.4g} is above 2/sharpness = {2 / sharpness:.4g}, with the largest sharpness {sharpness:.4g} "
             f"that loss={problem.loss!r} can have at such weights: the loss may rise and oscillate.",
             StepSizeWarning,
-            stacklevel=4,
+            stacklevel=_level_of_the_caller(),
         )
     elif h * sharpness > 2.0:
         name = "dt" if isinstance(method, Flow) else "step_size"
@@ -395,7 +396,7 @@ def _warn_of_large_steps(problem: Problem, network: LinearNetwork, method: Metho
             f"{name} {h:.4g} is above 2/sharpness = {2 / sharpness:.4g} at the start (sharpness {sharpness:.4g}): the "
             "run will probably diverge. Replicates that do are reported as such.",
             StepSizeWarning,
-            stacklevel=4,
+            stacklevel=_level_of_the_caller(),
         )
 
 
@@ -431,3 +432,11 @@ def _ledgers(
             f"{network.start!r}): there is no determinant ledger. Use ledger='balance', which holds for every width."
         )
     return determinant, balance
+
+
+def _level_of_the_caller() -> int:
+    """For warnings: how many frames up the line is that called rankfall."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "rankfall":
+        level, frame = level + 1, frame.f_back
+    return level

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from rankfall._engine.fused import FusedEngine
     from rankfall._engine.rounds import Position
 
-__all__ = ["Progress", "check_memory", "simulate"]
+__all__ = ["Progress", "Run", "check_memory", "prepare", "simulate"]
 
 # A checkpoint is written every so many seconds, or after twenty times what the last one took to write.
 _SECONDS_BETWEEN_CHECKPOINTS = 30.0
@@ -129,6 +129,55 @@ def simulate(
         >>> bool((run.log_det[:, -1] < run.log_det[:, 0]).all())
         True
     """
+    workers = thread_count(threads)
+    report, close = make_callback(progress)
+    path = None if checkpoint is None else Path(checkpoint)
+    if path is not None:
+        check_folder(path.parent)
+    run = prepare(
+        problem,
+        network,
+        method,
+        duration=duration,
+        steps=steps,
+        dt=dt,
+        replicates=replicates,
+        seed=seed,
+        save_points=save_points,
+        start=start,
+        weights=weights,
+        observables=observables,
+        ledger=ledger,
+        noise_precision=noise_precision,
+    )
+    try:
+        run.execute(workers, report, path)
+    finally:
+        close()
+    result = run.dataset()
+    if path is not None:
+        path.unlink(missing_ok=True)
+    return result
+
+
+def prepare(
+    problem: Problem,
+    network: LinearNetwork,
+    method: Method,
+    *,
+    duration: float | None,
+    steps: int | None,
+    dt: float | None,
+    replicates: int,
+    seed: int,
+    save_points: int | Sequence[float],
+    start: Literal["independent", "shared"],
+    weights: bool,
+    observables: Sequence[str],
+    ledger: LedgerChoice,
+    noise_precision: NoisePrecision,
+) -> Run:
+    """Check the arguments of `simulate` and lay the run out; nothing is computed yet."""
     method = method_for(network, method)
     plan = make_plan(
         problem,
@@ -144,7 +193,6 @@ def simulate(
     )
     count = _checks.whole_number(replicates, "replicates")
     seed = _checks.seed_number(seed)
-    workers = thread_count(threads)
     if start not in ("independent", "shared"):
         raise InvalidInput(f"start must be 'independent' or 'shared', got {start!r}.")
     if network.starts_given is not None:
@@ -155,10 +203,6 @@ def simulate(
         network.check_replicates(count)
     if not isinstance(weights, bool | np.bool_):
         raise InvalidInput(f"weights must be True or False, got {weights!r}.")
-    report, close = make_callback(progress)
-    path = None if checkpoint is None else Path(checkpoint)
-    if path is not None:
-        check_folder(path.parent)
     check_memory(network, len(plan.times), plan.observables, count, bool(weights))
     arguments = {
         "duration": None if duration is None else float(duration),
@@ -173,19 +217,11 @@ def simulate(
         "ledger": ledger,
         "noise_precision": noise_precision,
     }
-    run = _Run(problem, network, method, plan, arguments)
-    try:
-        run.execute(workers, report, path)
-    finally:
-        close()
-    result = run.dataset()
-    if path is not None:
-        path.unlink(missing_ok=True)
-    return result
+    return Run(problem, network, method, plan, arguments)
 
 
-class _Run:
-    """One call of `simulate`, after the checks."""
+class Run:
+    """One call of `simulate` or `stream`, after the checks."""
 
     def __init__(
         self,
@@ -203,6 +239,7 @@ class _Run:
         self.settings = describe(problem, network, method, plan, arguments)
         self.recording = self._make_recording(arguments["weights"])
         self.shared = arguments["start"] == "shared"
+        self.any_size = False
         self.position: Position = Position()
         self.engine: FusedEngine | FlowEngine | DeepEngine | DeepFlowEngine | None = None
 
@@ -237,7 +274,7 @@ class _Run:
         from rankfall._engine.base import split_blocks
         from rankfall._engine.rounds import run_rounds
 
-        engine = self.engine = self._make_engine()
+        engine = self.begin()
         kept = None if path is None else self._checkpoint(path)
         if kept is not None:
             self._continue_from(kept)
@@ -266,6 +303,11 @@ class _Run:
                 raise
             raise self._interrupted(keeper) from None
 
+    def begin(self) -> FusedEngine | FlowEngine | DeepEngine | DeepFlowEngine:
+        """Draw the start and set the engine up."""
+        self.engine = self._make_engine()
+        return self.engine
+
     def _make_engine(self) -> FusedEngine | FlowEngine | DeepEngine | DeepFlowEngine:
         from rankfall._engine.flow import FlowEngine
         from rankfall._engine.fused import FusedEngine
@@ -282,7 +324,15 @@ class _Run:
         if isinstance(self.method, GradientFlow):
             return FlowEngine(self.problem, self.method, self.plan, begin.reduced, begin.basis, lanes, self.recording)
         return FusedEngine(
-            self.problem, self.method, self.plan, begin.reduced, begin.basis, self.seed, lanes, self.recording
+            self.problem,
+            self.method,
+            self.plan,
+            begin.reduced,
+            begin.basis,
+            self.seed,
+            lanes,
+            self.recording,
+            self.any_size,
         )
 
     def _make_deep_engine(self, recording: DeepRecording, lanes: int) -> DeepEngine | DeepFlowEngine:
@@ -373,7 +423,7 @@ class _Run:
 class _Keeper:
     """Writes the checkpoint now and then; a disk that fills up costs the checkpoint, not the run."""
 
-    def __init__(self, kept: Checkpoint | None, run: _Run) -> None:
+    def __init__(self, kept: Checkpoint | None, run: Run) -> None:
         self._kept, self._run = kept, run
         self._next = time.monotonic() + _SECONDS_BETWEEN_CHECKPOINTS
 

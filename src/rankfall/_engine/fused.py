@@ -42,12 +42,13 @@ class FusedEngine:
         seed: int,
         lanes: int,
         recording: Recording,
+        any_size: bool = False,
     ) -> None:
         """Take the start Z₀ (replicate, row, column) in the eigenbasis of Σ."""
         count, _, r = start.shape
         p, k = problem.n_inputs, problem.n_outputs
         self._plan, self._seed = plan, np.uint64(seed)
-        self._variant = _variant(problem, method, plan, lanes)
+        self._variant = _variant(problem, method, plan, lanes, any_size)
         stored = r if self._variant.unrolled else -(-r // COLUMN_TILE) * COLUMN_TILE
         self.layout = Layout(p, k, stored, lanes, count)
         self.saver = Saver(
@@ -182,7 +183,7 @@ class FusedEngine:
         return {"largest_increment": np.sqrt(self._extremes[: self.layout.replicates])}
 
 
-def _variant(problem: Problem, method: Method, plan: Plan, lanes: int) -> Variant:
+def _variant(problem: Problem, method: Method, plan: Plan, lanes: int, any_size: bool) -> Variant:
     geometric = isinstance(method, StochasticGradientFlow) and method.integrator == "geometric"
     batch = isinstance(method, StochasticGradientDescent) or problem.loss != "squared"
     return Variant(
@@ -195,4 +196,5 @@ def _variant(problem: Problem, method: Method, plan: Plan, lanes: int) -> Varian
         balance=plan.balance,
         decay=not geometric and bool(plan.row_factors[0] != 1.0),
         frame=plan.framed,
+        any_size=any_size,
     )

@@ -46,6 +46,8 @@ class Variant:
         balance: Keep the balance ledger.
         decay: Weight decay, a ≠ 1 (left out it saves a multiplication per weight; the bits are the same).
         frame: Move an orthonormal frame beside Z (`frame.py`); the bits of Z are the same.
+        any_size: Never unroll: one kernel serves all sizes, for those who cannot wait for a compiler. Up to twice as
+            slow, and different in the last bits.
     """
 
     n_inputs: int
@@ -57,11 +59,12 @@ class Variant:
     balance: bool = False
     decay: bool = False
     frame: bool = False
+    any_size: bool = False
 
     @property
     def unrolled(self) -> bool:
         """Whether p and k are written out in the source; beyond, run-time loops over tiles (`tiles.py`)."""
-        return self.n_inputs * self.n_outputs <= UNROLLED_LIMIT
+        return not self.any_size and self.n_inputs * self.n_outputs <= UNROLLED_LIMIT
 
     @property
     def name(self) -> str:

@@ -38,6 +38,13 @@ def reproduce(
         str | None,
         typer.Option(help="Real data instead of Gaussian: diabetes, digits or breast-cancer (needs the extra 'data')."),
     ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(help="For beyond: folder of images in IDX files, like Fashion-MNIST, instead of digits."),
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="For beyond: this experiment only, e.g. relu; repeat it for several.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a report that is in the folder.")] = False,
     n_samples: Annotated[int | None, typer.Option(help="Samples n of the Gaussian data.", show_default="1000")] = None,
     n_inputs: Annotated[int | None, typer.Option(help="Inputs p.", show_default="5")] = None,
@@ -79,6 +86,8 @@ def reproduce(
         rankfall reproduce --quick --out trial
         rankfall reproduce --label-noise 0 --label-noise 0.5 --out half
         rankfall reproduce --data digits --out digits
+        rankfall reproduce beyond --quick
+            networks with activations (needs the extras 'torch' and 'data')
         rankfall reproduce --all --quick
             all of it, small
     """
@@ -87,6 +96,8 @@ def reproduce(
 
     chosen = {
         "data": data,
+        "only": tuple(only) if only else None,
+        "data_dir": None if data_dir is None else str(data_dir),
         "n_samples": n_samples,
         "n_inputs": n_inputs,
         "n_outputs": n_outputs,

@@ -19,6 +19,7 @@ TARGETS = {
     "lyapunov": "how fast each singular value dies, and which rank is left",
     "deep": "two to six layers, with and without label noise",
     "classification": "linear classifiers of digits: flipped labels lower the rank, descent does not",
+    "beyond": "ReLU, tanh, GELU, deep networks: where label noise lowers the rank, and where it does not",
 }
 
 

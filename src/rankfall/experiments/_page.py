@@ -65,7 +65,8 @@ def _unfinished(target: Target, results: Mapping[str, xr.Dataset]) -> list[str]:
             continue
         result = results[part.name]
         if any(str(outcome).startswith("interrupted") for outcome in _outcomes(result)):
-            lines.append(f"{part.title} was interrupted at t = {float(result['time'].values[-1]):.4g}")
+            axis, sign = ("time", "t =") if "time" in result.coords else ("step", "step")
+            lines.append(f"{part.title} was interrupted at {sign} {float(result[axis].values[-1]):.4g}")
     return lines
 
 

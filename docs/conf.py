@@ -1,0 +1,83 @@
+"""Settings of the documentation (Sphinx): `make docs` builds it, and a warning is an error."""
+
+from __future__ import annotations
+
+import re
+
+import rankfall
+
+project = "rankfall"
+author = "The rankfall developers"
+copyright = author
+version = release = rankfall.__version__
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinx_design",
+]
+exclude_patterns = ["_build", "jupyter_execute"]
+source_suffix = {".md": "myst-nb"}
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 4
+
+# Tutorials run when the pages are built; an unchanged one comes from the cache.
+nb_execution_mode = "cache"
+nb_execution_timeout = 300
+nb_execution_raise_on_error = True
+nb_execution_show_tb = True
+nb_merge_streams = True
+
+autosummary_generate = True
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+autodoc_default_options = {"members": True, "show-inheritance": False}
+napoleon_google_docstring = True
+napoleon_use_rtype = False
+
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+html_theme = "furo"
+html_title = f"rankfall {release}"
+html_static_path = ["_static"]
+html_css_files = ["rankfall.css"]
+# No request leaves the reader's machine.
+html_show_sourcelink = False
+html_theme_options = {
+    "light_css_variables": {"color-brand-primary": "#0072b2", "color-brand-content": "#0072b2"},
+    "dark_css_variables": {"color-brand-primary": "#56b4e9", "color-brand-content": "#56b4e9"},
+}
+
+
+# A single-quoted name in a docstring links to its object where there is one.
+default_role = "autolink"
+
+
+_EMPHASIS = re.compile(r"(\*\*[^*]+\*\*|(?<![\w*])\*[^\s*](?:[^*]*[^\s*])?\*(?![\w*]))")
+
+
+def _escaped(text: str) -> str:
+    pieces = _EMPHASIS.split(text.replace("|", r"\|"))
+    pieces[::2] = [piece.replace("*", r"\*") for piece in pieces[::2]]
+    return "".join(pieces)
+
+
+def _plain_text(app: object, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Docstrings are read in terminals too: |x| is an absolute value there, and a lone * no emphasis."""
+    for number, line in enumerate(lines):
+        if line.lstrip().startswith((">>>", "...")):
+            continue
+        parts = re.split(r"(`+[^`]*`+)", line)
+        parts[::2] = [_escaped(part) for part in parts[::2]]
+        lines[number] = "".join(parts)
+
+
+def setup(app: object) -> None:
+    """Called by Sphinx."""
+    app.connect("autodoc-process-docstring", _plain_text)  # type: ignore[attr-defined]
