@@ -24,6 +24,7 @@ PACKAGES = (
     "diffrax",
     "torch",
     "torchsde",
+    "torch-module-monitor",
 )
 _SIMD = ("avx512f", "avx2", "fma", "sve", "neon")
 
