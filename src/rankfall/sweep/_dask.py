@@ -82,6 +82,7 @@ class _Rounds:
         self._under_way: dict[str, Cell] = {}
         self._finished = _distributed().as_completed(loop=client.loop)
         self._threads, self._looked = 0, -_SECONDS_BETWEEN_LOOKS
+        self._unusable = ""
 
     def work(self, cells: Iterator[Cell]) -> Generator[list[CellResult], None, None]:
         """Give out the cells and take in the results."""
@@ -100,6 +101,8 @@ class _Rounds:
                 results = self._take_in(futures)
                 if results:
                     yield results
+                if self._unusable:
+                    raise ExecutionError(f"worker {self._unusable}: install rankfall {__version__} there. {_KEPT}")
         except (OSError, CancelledError) as error:
             if isinstance(error, ExecutionError):
                 raise
@@ -136,7 +139,8 @@ class _Rounds:
                 self._finished.add(finished[key])
                 continue
             if "unusable" in answer:
-                raise ExecutionError(f"worker {answer['unusable']}: install rankfall {__version__} there. {_KEPT}")
+                self._unusable = answer["unusable"]
+                continue
             del self._under_way[key]
             results.append(read_answer(answer))
         return results
