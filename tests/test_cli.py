@@ -31,7 +31,11 @@ def test_version():
 
 
 @pytest.mark.parametrize(
-    "command", [(), ("reproduce",), ("simulate",), ("lyapunov",), ("check",), ("plot",), ("scan",), ("doctor",)]
+    "command",
+    [
+        (), ("reproduce",), ("simulate",), ("lyapunov",), ("check",), ("plot",), ("scan",), ("doctor",), ("sweep",),
+        ("sweep", "status"),
+    ],  # fmt: skip
 )
 def test_help_shows_examples_and_exit_codes(command):
     result = run(*command, "--help")
@@ -52,7 +56,7 @@ def test_help_is_quick_and_loads_nothing_heavy():
     code = (
         "import sys; from rankfall.cli import app; import contextlib\n"
         "with contextlib.suppress(SystemExit): app(['--help'])\n"
-        "heavy = {'numba', 'xarray', 'matplotlib', 'scipy', 'sklearn', 'h5py'} & set(sys.modules)\n"
+        "heavy = {'numba', 'xarray', 'matplotlib', 'scipy', 'sklearn', 'h5py', 'zarr', 'distributed'} & set(sys.modules)\n"
         "sys.exit(' '.join(sorted(heavy)) or 0)"
     )
     begun = time.monotonic()
