@@ -17,6 +17,8 @@ from rankfall.report import style
 __all__ = ["caption", "draw"]
 
 _COLOURS = "viridis"
+# Cells along an axis from which on contours are drawn.
+_FEWEST = 5
 # The laws whose errors are drawn: quantity, words, marker, line.
 _LAWS = (
     ("log_det_slope", "rate of log det M", "o", "-"),
@@ -54,11 +56,14 @@ def draw(results: Results, columns: Literal[1, 2]) -> Figure | None:
 
 
 def _map(figure: Figure, axes: Axes, values: np.ndarray, top: float) -> None:
-    """A heat map with a contour half-way between any two whole ranks; grey where a cell is missing."""
+    """A heat map with a contour half-way between any two whole ranks; grey where a cell is missing.
+
+    A map of few cells has none: straight lines between their middles would show what nobody computed.
+    """
     image = axes.pcolormesh(np.ma.masked_invalid(values), cmap=_COLOURS, vmin=0.0, vmax=top)
     axes.set_facecolor("#d9d9d9")
     levels = np.arange(0.5, top, 1.0)
-    if min(values.shape) > 1 and np.isfinite(values).any():
+    if min(values.shape) >= _FEWEST and np.isfinite(values).any():
         x, y = np.arange(values.shape[1]) + 0.5, np.arange(values.shape[0]) + 0.5
         axes.contour(x, y, np.ma.masked_invalid(values), levels=levels, colors="white", linewidths=0.9)
     axes.tick_params(length=0)
