@@ -10,7 +10,7 @@ JOBS ?= 2
 ARGUMENTS ?=
 
 PIP_OPTIONS := --disable-pip-version-check --constraint constraints.txt
-SOURCES := $(shell find src -name '*.py' -o -name '*.html' -o -name '*.j2' -o -name '*.css')
+SOURCES := $(shell find src -name '*.py' -o -name '*.html' -o -name '*.j2' -o -name '*.css' -o -name '*.js')
 
 # A venv of an old Python would only fail later, in the middle of an installation.
 define check_python

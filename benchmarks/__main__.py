@@ -1,6 +1,6 @@
 """Measure, write JSON, and make the page and figures of the documentation from the JSON.
 
-python -m benchmarks                    everything (about a quarter of an hour on 2 cores)
+python -m benchmarks                    everything (about half an hour on 2 cores)
 python -m benchmarks --quick            small sizes, into benchmarks/results/quick; the documentation stays
 python -m benchmarks --only headline    one part
 python -m benchmarks --page             only remake docs/benchmarks.md and the figures from the results on disk
@@ -14,7 +14,20 @@ import time
 import warnings
 from pathlib import Path
 
-from benchmarks import compilation, deep, headline, lyapunov, machine, memory, minibatch, page, scaling, scan
+from benchmarks import (
+    compilation,
+    deep,
+    headline,
+    lyapunov,
+    machine,
+    memory,
+    minibatch,
+    monitor,
+    page,
+    scaling,
+    scan,
+    sweep,
+)
 
 PARTS = {
     "headline": headline.measure,
@@ -24,6 +37,8 @@ PARTS = {
     "lyapunov": lyapunov.measure,
     "memory": memory.measure,
     "scan": scan.measure,
+    "monitor": monitor.measure,
+    "sweep": sweep.measure,
     "compilation": compilation.measure,
 }
 RESULTS = Path(__file__).parent / "results"

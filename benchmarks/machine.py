@@ -17,11 +17,14 @@ PACKAGES = (
     "numba",
     "llvmlite",
     "xarray",
+    "zarr",
+    "distributed",
     "jax",
     "jaxlib",
     "diffrax",
     "torch",
     "torchsde",
+    "torch-module-monitor",
 )
 _SIMD = ("avx512f", "avx2", "fma", "sve", "neon")
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import figures
+from benchmarks import figures, monitor_page, scan_page
 
 Results = dict[str, Any]
 
@@ -53,6 +53,8 @@ def text(results: Path) -> str:
         ("minibatch", _minibatch),
         ("lyapunov", _lyapunov),
         ("memory", _memory),
+        ("scan", scan_page.section),
+        ("monitor", monitor_page.section),
         ("compilation", _compilation),
     ]
     parts = []

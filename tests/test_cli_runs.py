@@ -81,6 +81,27 @@ def test_check_prints_the_verdicts_and_exits_by_them(saved, tmp_path):
     assert "FAIL determinant law" in result.stdout and "replicate 1" in result.stdout
 
 
+def test_check_writes_a_page(saved, tmp_path):
+    file, _ = saved
+    page = tmp_path / "page.html"
+    result = run("check", file, "--html", page)
+    assert result.exit_code == 0 and f"Page: {page}" in result.stderr
+    text = page.read_text(encoding="utf-8")
+    assert "checks passed, none failed" in text and "determinant law" in text and "<svg" in text
+    assert f"<span>rankfall check {file}</span> <span>--html {page}</span>" in text
+    assert "method step size" in text
+    result = run("check", file, "--html", page)
+    assert result.exit_code == 2 and "--overwrite" in result.stderr
+    assert run("check", file, "--html", page, "--overwrite").exit_code == 0
+    for words, message in (
+        ((file, file, "--html", tmp_path / "b.html"), "page of one run, got 2"),
+        ((file, "--html", tmp_path / "b.txt"), "must end in .html"),
+        ((file, "--html", tmp_path / "none" / "b.html"), "there is no folder"),
+    ):
+        result = run("check", *words)
+        assert result.exit_code == 2 and message in result.stderr and not result.stdout
+
+
 def test_plot_writes_beside_the_run_or_where_told(saved, tmp_path):
     file, _ = saved
     assert run("plot", file).exit_code == 0

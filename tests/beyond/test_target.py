@@ -54,9 +54,11 @@ def test_settings(tmp_path):
 def test_the_experiments():
     names = ["relu", "tanh", "gelu", "digits-small-step", "digits-large-step"]
     wrong = ["digits-wrong-small-step", "digits-wrong-large-step"]
+    vision = ["convolution", "transformer"]
     made = beyond._experiments(Settings.choose())
-    assert [each.name for each in made] == [*names, *wrong]
-    assert [each.name for each in beyond._experiments(Settings.choose(quick=True))] == names
+    lora = ["adapters", "adapters-small-step", "adapters-narrow", "adapters-both"]
+    assert [each.name for each in made] == [*names, *wrong, *vision, *lora]
+    assert [each.name for each in beyond._experiments(Settings.choose(quick=True))] == [*names, *vision, "adapters"]
     target = beyond.target(Settings.choose(only=("gelu", "tanh")))
     assert [part.name for part in target.parts] == [
         "tanh.gd", "tanh.sgd", "tanh.label-noise", "gelu.gd", "gelu.sgd", "gelu.label-noise",

@@ -13,6 +13,7 @@ from rankfall.experiments.dichotomy import Settings
 FILES = {
     "delta-0.nc",
     "delta-2.nc",
+    "figure.pdf",
     "figure.png",
     "figure.svg",
     "index.html",

@@ -167,6 +167,32 @@ def test_cut_off_while_it_is_read(tmp_path):
     file.write_bytes(file.read_bytes()[:-8])
     with pytest.raises(rf.InvalidInput, match="was cut off while it was read"):
         tensor.read()
+    assert tensor.read_parts is None  # of float64
+    save_file({"w": np.eye(40, dtype=np.float32)}, file)
+    (tensor,), _ = tensors_of(file)
+    file.write_bytes(file.read_bytes()[:-8])
+    with pytest.raises(rf.InvalidInput, match="was cut off while it was read"):
+        list(tensor.read_parts(300))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"])
+@pytest.mark.parametrize("numbers", [1, 7, 60, 119, 120, 1000])
+def test_parts_are_the_whole(tmp_path, dtype, numbers):
+    import ml_dtypes  # noqa: F401  (names the types)
+
+    size = np.dtype(dtype).itemsize
+    header = {"a": entry(0, 8), "w": entry(8, 8 + 120 * size, TYPES[dtype], (12, 10))}
+    header["a"]["shape"] = [2]
+    values = np.random.default_rng(0).normal(size=120).astype(dtype)
+    file = write_raw(tmp_path / "a.safetensors", header, bytes(8) + values.tobytes())
+    tensor = tensors_of(file)[0][1]
+    parts = [part.copy() for part in tensor.read_parts(numbers)]
+    assert [len(part) for part in parts[:-1]] == [numbers] * (len(parts) - 1)
+    assert np.array_equal(np.concatenate(parts), values.astype(np.float32))
+    assert np.array_equal(tensor.read(), values.astype(np.float32).reshape(12, 10))
+
+
+TYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2"}
 
 
 def refused(file, message):

@@ -64,7 +64,7 @@ def test_rounding_noise_is_no_rank(tmp_path):
     """A long float32 matrix of rank 2: NumPy's threshold needs the longer side."""
     matrix = planted([1.0, 0.5], 900, 30).astype(np.float32)
     save_file({"w": matrix, "t": np.ascontiguousarray(matrix.T)}, tmp_path / "m.safetensors")
-    for method in ("svd", "gram"):
+    for method in ("auto", "svd", "gram"):
         for layer in scan_checkpoint(tmp_path / "m.safetensors", method=method):
             assert layer["numerical_rank"] == 2 == np.linalg.matrix_rank(matrix)
 
@@ -102,7 +102,7 @@ def test_unusable_arguments(model, tmp_path):
         ({"select": "nothing"}, "select='nothing' fits none of the matrices in .*, like "),
         ({"energy": 1.0}, "energy must lie strictly between 0 and 1"),
         ({"threads": 0}, "threads must be at least 1"),
-        ({"method": "qr"}, "method must be one of svd, gram"),
+        ({"method": "qr"}, "method must be one of auto, svd, gram"),
         ({"over_time": True}, "checkpoints over time are a folder"),
         ({"progress": 3}, "progress must be True, False or a function"),
     ]:
@@ -136,6 +136,7 @@ def test_matrices_that_are_not_finite(tmp_path):
     assert [layer.name for layer in found.problems] == ["b", "c"]
     assert [layer["stable_rank"] for layer in found.sorted_by("stable_rank", reverse=True)][:2] == [4.0, 4.0]
     assert "2 of 4 matrices are not finite" in " ".join(summary(found))
+    assert [layer.route for layer in found] == ["svd", "", "", "svd"]
     json.dumps(found.to_dict(spectra=True), allow_nan=False)
     assert np.isnan(found.to_dataset()["stable_rank"].sel(layer="b"))
 
@@ -321,6 +322,17 @@ def test_memory_is_that_of_the_largest_matrix(tmp_path):
     words = [sys.executable, "-c", MEMORY, str(tmp_path / "small.safetensors"), str(tmp_path / "large.safetensors")]
     grown = int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
     assert grown < 3 * 8 * 2**20
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_tall_matrix_is_never_in_memory(tmp_path):
+    """Of 67 MB, a block of rows (2 MB as float64, 1 MB as it is stored) and a Gram matrix of 128 kB, and room."""
+    matrix = np.random.default_rng(0).normal(size=(8192, 128)).astype(np.float32)
+    save_file({"w": matrix[:256]}, tmp_path / "small.safetensors")
+    save_file({"embed": np.tile(matrix, (16, 1))}, tmp_path / "large.safetensors")
+    words = [sys.executable, "-c", MEMORY, str(tmp_path / "small.safetensors"), str(tmp_path / "large.safetensors")]
+    grown = int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+    assert grown < 12 * 2**20
 
 
 def test_rankfall_itself_does_not_load_the_scan():

@@ -6,7 +6,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from rankfall.scan._lapack import overwriting_singular_values, triangular_factor
+from rankfall.scan._lapack import overwriting_r_factor, overwriting_singular_values, triangular_factor
 from rankfall.scan._spectrum import product_spectrum, spectrum
 from scan.files import planted
 
@@ -15,13 +15,15 @@ SHAPES = [(12, 12), (40, 12), (12, 40), (300, 12), (12, 300), (49, 12), (48, 12)
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("method", ["svd", "gram"])
+@pytest.mark.parametrize("method", ["svd", "gram", "auto"])
 def test_within_its_stated_error(shape, dtype, method):
     """Values planted down to 1e-5 of the largest; rounding the matrix to its type moves them by at most eps/2·‖A‖_F."""
     truth = np.geomspace(3.0, 3e-5, min(shape))
     matrix = planted(truth, *shape).astype(dtype)
     found = spectrum(matrix, method)
-    assert found.values.dtype == dtype and (np.diff(found.values) <= 0).all()
+    assert found.values.dtype == (dtype if method == "svd" else "float64") and (np.diff(found.values) <= 0).all()
+    assert found.precision == np.finfo(dtype).eps
+    assert found.route == (method if method != "auto" else "gram" if dtype == "float32" else "svd")
     # Planting in float64 is itself off by a few eps·σ₁.
     planting = np.finfo(dtype).eps / 2 * np.linalg.norm(truth) + 20 * np.finfo(np.float64).eps * truth[0]
     assert np.abs(found.values - truth).max() <= found.error + planting
@@ -76,7 +78,7 @@ def test_product_that_cancels_is_within_its_error():
 
 
 def test_zero_matrix():
-    for method in ("svd", "gram"):
+    for method in ("svd", "gram", "auto"):
         found = spectrum(np.zeros((30, 3), dtype=np.float32), method)
         assert found.values.tolist() == [0.0, 0.0, 0.0] and found.error == 0.0
 
@@ -86,6 +88,7 @@ def test_only_what_may_be_destroyed_is(shape):
     matrix = np.random.default_rng(2).normal(size=shape)
     kept = matrix.copy()
     plain = spectrum(matrix)
+    assert plain.route == "svd"
     assert np.array_equal(matrix, kept)
     matrix.setflags(write=False)
     assert np.array_equal(spectrum(matrix, overwrite=True).values, plain.values)  # read-only memory is copied
@@ -119,6 +122,21 @@ def test_values_far_from_one(shape, dtype, scale):
     truth = np.array([3.0, 2.0, 1.5, 1.0, 0.5, 0.1])
     found = spectrum((planted(truth, *shape) * scale).astype(dtype))
     assert np.abs(found.values / scale - truth).max() <= 2 * found.error / scale
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (9, 9), (200, 9), (9, 200), (200, 70), (33, 32)])
+def test_r_factor_keeps_the_gram_matrix(shape):
+    """AᵀA = RᵀR; rounding of products of entries of order one."""
+    matrix = np.random.default_rng(shape[0]).normal(size=shape)
+    factor = overwriting_r_factor(np.ascontiguousarray(matrix.T))
+    assert factor.shape == (min(shape), shape[1]) and np.array_equal(factor, np.triu(factor))
+    assert (
+        np.abs(factor.T @ factor - matrix.T @ matrix).max() <= 20 * shape[0] * 2.3e-16 * np.linalg.norm(matrix, 2) ** 2
+    )
+    with pytest.raises(ValueError, match="must be C-ordered"):
+        overwriting_r_factor(np.ones((4, 3)).T)
+    with pytest.raises(ValueError, match="wanted a matrix of float64"):
+        overwriting_r_factor(np.ones((4, 3), dtype=np.float32))
 
 
 @pytest.mark.parametrize("rows", [9, 44, 45, 46, 81, 82, 500])

@@ -178,7 +178,7 @@ def test_on_a_terminal_it_is_a_bar(tmp_path):
         os.close(parent)
         assert sweep.wait(60) == 0
     text = shown.decode()
-    assert "\x1b[" in text and "100%" in text and "8 of 8 cells done" in text
+    assert "\x1b[" in text and "100%" in text and "8 done, 0 failed, 0 left" in text
 
 
 def test_two_commands_in_the_help():

@@ -129,3 +129,18 @@ def test_asking_for_the_status_does_not_keep_a_writer_out(tmp_path):
         process.kill()
         process.stdout.close()
         process.wait()
+
+
+def test_a_file_system_without_locks_is_refused_in_words(tmp_path, monkeypatch):
+    import errno
+    import fcntl
+
+    from rankfall.errors import OutputError
+
+    def refuse(descriptor, operation):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(OutputError, match="knows no locks") as failure:
+        Store.open(tmp_path / "s.zarr", small_study())
+    assert failure.value.errno == errno.ENOSYS

@@ -4,6 +4,7 @@ import json
 import os
 import random
 
+import numpy as np
 import pytest
 from made_up_study import QUANTITIES, MadeUpStudy, computed, contents, run, small_study
 
@@ -63,6 +64,44 @@ def test_added_axis_values_recompute_nothing(tmp_path):
     run(larger_study(), tmp_path / "fresh.zarr")
     assert contents(tmp_path / "s.zarr") == contents(tmp_path / "fresh.zarr")
     assert open_results(tmp_path / "s.zarr").sizes["width"] == 5
+
+
+def test_added_cells_may_need_more_room(tmp_path):
+    """The quantities of a study are as long as its largest cell needs."""
+    shorter = [Quantity("loss", ("time",), (4,)), Quantity("modes", ("mode", "layer"), (2, 1), "int64")]
+    longer = [Quantity("loss", ("time",), (6,)), Quantity("modes", ("mode", "layer"), (3, 2), "int64")]
+    run(small_study(quantities=shorter), tmp_path / "s.zarr", quantities=shorter)
+    # the old cells' values do not fill the new sizes
+    with Store.open(tmp_path / "s.zarr", larger_study(quantities=longer), extend=True) as store:
+        assert len(store.finished) + len(store.failed) == 12
+    results = open_results(tmp_path / "s.zarr")
+    assert results.sizes["time"] == 6
+    for cell in small_study().cells():
+        result = computed(cell, quantities=shorter)
+        found = results.sel(cell.settings)
+        assert int(found["status"]) == {"done": 1, "failed": 2}[result.status]
+        if result.status == "done":
+            np.testing.assert_array_equal(found["loss"].values[:4], result.values["loss"])
+            assert np.isnan(found["loss"].values[4:]).all()
+            np.testing.assert_array_equal(found["modes"].values[:2, :1], result.values["modes"])
+            assert (found["modes"].values[2] == -1).all() and (found["modes"].values[:, 1] == -1).all()
+
+
+def test_another_order_of_the_axes_or_another_name_is_the_same_study(tmp_path):
+    class Named(MadeUpStudy):
+        name = "first"
+
+        def to_mapping(self):
+            return {**super().to_mapping(), "name": self.name}
+
+    study = Named({"noise": [0.0, 0.5, 1.0], "width": [4, 8, 16, 32]})
+    swapped = Named({"width": [4, 8, 16, 32], "noise": [0.0, 0.5, 1.0]})
+    swapped.name = "second"
+    with Store.open(tmp_path / "s.zarr", study) as store:
+        store.commit_many([computed(cell) for cell in list(study.cells())[:5]])
+    assert run(swapped, tmp_path / "s.zarr") == 7
+    run(study, tmp_path / "whole.zarr")
+    assert contents(tmp_path / "s.zarr") == contents(tmp_path / "whole.zarr")
 
 
 class PowerCut(BaseException):
@@ -169,7 +208,6 @@ def test_nothing_of_anybody_else_is_touched(tmp_path):
 
 
 def test_a_zarr_store_of_something_else_is_refused(tmp_path):
-    import numpy as np
     import zarr
 
     group = zarr.open_group(tmp_path / "z.zarr", mode="w", zarr_format=3)

@@ -83,7 +83,7 @@ def test_account_continues():
 
 def test_the_monitor_times_itself(monkeypatch):
     """Inside time that is known: the measurement sleeps."""
-    from rankfall.torch import monitor as module
+    from rankfall.torch import _steps as module
 
     right = module.Session.end
     monkeypatch.setattr(module.Session, "end", lambda *given: (time.sleep(0.02), right(*given)))
@@ -105,7 +105,7 @@ def test_the_monitor_times_itself(monkeypatch):
 
 def test_a_small_budget_measures_rarely(monkeypatch):
     """Steps of 2 ms, measurements of 20 ms at least: at 10 % the interval is 100 steps or more."""
-    from rankfall.torch import monitor as module
+    from rankfall.torch import _steps as module
 
     right = module.Session.end
     monkeypatch.setattr(module.Session, "end", lambda *given: (time.sleep(0.02), right(*given)))
@@ -119,3 +119,82 @@ def test_a_small_budget_measures_rarely(monkeypatch):
     # Only the first measurement, whose cost is a guess, may go beyond; what the hooks cost otherwise is in it.
     assert len(steps) >= 1 and spent.monitor_seconds <= 0.1 * spent.training_seconds + 0.05
     assert len(steps) <= 0.1 * spent.training_seconds / 0.02 + 1
+
+
+class Clock:
+    """In the place of the module `time`: it moves when the test says so."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def perf_counter(self):
+        return self.now
+
+
+# How dear the n-th measurement is, in steps of training; the estimate before the first says 12.
+COSTS = {
+    "steady": lambda n: 10.0,
+    "noisy": lambda n: 10.0 + 2.0 * math.sin(7.0 * n),
+    "the first is the dearest": lambda n: 13.0 if n == 0 else 8.0,
+    "dearer by and by": lambda n: 8.0 + 0.05 * n,
+    "every tenth is twice as dear": lambda n: 20.0 if n % 10 == 9 else 10.0,
+}
+
+
+@pytest.mark.parametrize("kind", COSTS)
+def test_the_monitor_keeps_within_a_tenth_of_its_budget(kind, monkeypatch):
+    """The whole monitor, in 12000 steps of one second each that vary by a third, hooks of forward passes included.
+
+    The share is looked at after every step, as somebody would who has only a clock: time in all less time of training.
+    """
+    from rankfall.torch import _guard, _steps
+    from rankfall.torch import monitor as module
+    from rankfall.torch._estimate import Rates, Slowdown
+
+    clock, made = Clock(), []
+    monkeypatch.setattr(_guard, "time", clock)
+    monkeypatch.setattr(module, "measured_rates", lambda *given: Rates(0.0, 0.0, False))
+    monkeypatch.setattr(Rates, "matrices", lambda *given: 12.0)
+    monkeypatch.setattr(Rates, "moments", lambda *given: 0.0)
+    monkeypatch.setattr(Slowdown, "factor", lambda self: 1.0)
+
+    def works(share):
+        def slow(right):
+            def call(*given, **named):
+                clock.now += share * COSTS[kind](len(made))
+                return right(*given, **named)
+
+            return call
+
+        return slow
+
+    # The time of a measurement is spent in three places: a forward hook, before the step and after it.
+    model = mlp(6, 5)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    monkeypatch.setattr(_steps.Session, "begin", works(0.3)(_steps.Session.begin))
+    monkeypatch.setattr(_steps.Session, "end", works(0.2)(_steps.Session.end))
+    monitor = RankMonitor(
+        model,
+        optimizer,
+        watch=("gradients", "activations"),
+        measures="stable_rank",
+        every=100,
+        loggers=[lambda step, values: made.append(step)],
+    )
+    add = monitor._steps._forward._add
+    monkeypatch.setattr(monitor._steps._forward, "_add", works(0.5)(add))
+    batch, training, worst, start = torch.zeros(2, 6), 0.0, 0.0, clock.now
+    for step in range(12000):
+        length = 1.0 + 0.3 * math.sin(step)
+        clock.now += length
+        training += length
+        model(batch)
+        optimizer.step()
+        worst = max(worst, (clock.now - start - training) / training)
+    assert monitor.problems == [text for text in monitor.problems if "samples" in text]
+    assert worst <= 1.1 * 0.02
+    # It also uses what it may: at the end not more than two measurements are still to come.
+    assert (0.02 * training - (clock.now - start - training)) <= 2 * 20.0
+    assert monitor.spending.monitor_seconds == pytest.approx(clock.now - start - training)
+    assert monitor.spending.training_seconds == pytest.approx(training)
+    assert len(made) == monitor.spending.measurements >= 12

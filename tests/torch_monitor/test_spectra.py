@@ -24,9 +24,9 @@ def graded(rows, columns, decay, seed):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(("rows", "columns"), [(20, 50), (64, 30), (3, 5000)])
+@pytest.mark.parametrize(("rows", "columns"), [(20, 50), (64, 30), (3, 5000), (210, 100)])
 def test_bound(dtype, rows, columns):
-    """Matrices from flat to steep spectra; 5000 columns are converted in two pieces."""
+    """Matrices from flat to steep spectra; 5000 columns are converted in two pieces, 100 rows in two."""
     k, l = sorted((rows, columns))
     for seed, decay in enumerate((1.0, 0.9, 0.5, 0.1)):
         matrix = torch.from_numpy(graded(rows, columns, decay, seed)).to(dtype)

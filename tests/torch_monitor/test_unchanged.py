@@ -133,7 +133,7 @@ def test_exceptions_become_nan_and_are_told_once(monkeypatch, caplog):
 def test_exceptions_anywhere_do_not_end_the_training(monkeypatch):
     """Each internal entrance broken in turn."""
     from rankfall.torch import _forward
-    from rankfall.torch import monitor as module
+    from rankfall.torch import _steps as module
 
     def broken(*arguments, **named):
         raise ValueError("broken")
@@ -143,7 +143,7 @@ def test_exceptions_anywhere_do_not_end_the_training(monkeypatch):
         (module.Session, "end"),
         (module.Session, "finish"),
         (module.Session, "activations"),
-        (module.RankMonitor, "_arm"),
+        (module.Steps, "_arm"),
         (module.Results, "add"),
         (_forward, "rows"),
     ):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rankfall.cli._errors import say
 from rankfall.cli._verdicts import exit_code, print_verdicts
+
+if TYPE_CHECKING:
+    from rankfall.laws import Verdict
 
 __all__ = ["check"]
 
@@ -19,6 +22,10 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead, with the error of every replicate.")] = (
         False
     ),
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a page too: figure, verdicts, settings. One run only.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a page that is there.")] = False,
 ) -> None:
     """Check every law that applies to a saved run; exit code 1 if one fails.
 
@@ -26,14 +33,20 @@ def check(
 
         rankfall check run.nc
         rankfall check --json run.nc | jq '.[].verdicts[].status'
+        rankfall check run.nc --html run.html
     """
     import rankfall as rf
     from rankfall import laws
+
+    if html is not None:
+        _check_page(html, len(files), overwrite)
 
     records, verdicts = [], []
     for file in files:
         found = laws.check(rf.open_run(file))
         verdicts += found
+        if html is not None:
+            _write_page(html, file, found)
         if as_json:
             records.append({"file": str(file), "verdicts": [verdict.to_dict() for verdict in found]})
             continue
@@ -44,4 +57,50 @@ def check(
             say(f"{file}: no law applies to this run.")
     if as_json:
         typer.echo(json.dumps(records, indent=1, ensure_ascii=False, allow_nan=False))
+    if html is not None:
+        say(f"Page: {html}")
     raise typer.Exit(exit_code(verdicts))
+
+
+def _check_page(html: Path, runs: int, overwrite: bool) -> None:
+    from rankfall._files import check_folder
+    from rankfall.errors import InvalidInput
+
+    if runs > 1:
+        raise InvalidInput(f"--html makes the page of one run, got {runs}; call it once for each.")
+    if html.suffix.lower() not in (".html", ".htm"):
+        raise InvalidInput(f"--html must end in .html, got {html}.")
+    if not html.parent.is_dir():
+        raise InvalidInput(f"--html: there is no folder {html.parent}.")
+    if html.is_dir() or (html.exists() and not overwrite):
+        raise InvalidInput(f"{html} is there already; choose another name, or --overwrite.")
+    check_folder(html.parent)
+
+
+def _write_page(html: Path, file: Path, verdicts: list[Verdict]) -> None:
+    import contextlib
+
+    import rankfall as rf
+    from rankfall._files import write_atomically
+    from rankfall.experiments._environment import environment
+    from rankfall.laws import gradient_flow
+    from rankfall.report import overview, render_check_page
+
+    run = rf.open_run(file)
+    law = None
+    with contextlib.suppress(rf.LawNotApplicable):
+        law = gradient_flow.predict(run)
+    figures = (
+        (overview(run, columns=2, law=law), overview(run, columns=1, law=law))
+        if run.sizes["time"] > 1
+        else (None, None)
+    )
+    page = render_check_page(
+        run,
+        verdicts,
+        figures,
+        name=file.name,
+        command=["rankfall", "check", str(file), "--html", str(html)],
+        environment=environment(),
+    )
+    write_atomically(html, page)

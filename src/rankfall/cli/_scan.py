@@ -23,6 +23,7 @@ _FIGURES = (".svg", ".png", ".pdf")
 
 
 class _Method(StrEnum):
+    auto = "auto"
     svd = "svd"
     gram = "gram"
 
@@ -70,10 +71,20 @@ def scan(
     method: Annotated[
         _Method,
         typer.Option(
-            help="gram is faster and cannot see singular values below about 1e-7 of the largest; its error is stated.",
+            help="svd: LAPACK's. gram: faster, and cannot see singular values below about 1e-7 of the largest. auto: "
+            "gram for float32 and shorter, where it is also closer, svd for float64. The error is stated.",
             rich_help_panel=WHAT,
         ),
-    ] = _Method.svd,
+    ] = _Method.auto,
+    ends: Annotated[
+        bool,
+        typer.Option(
+            "--norms",
+            help="Only what needs no spectra: stable and numerical rank, σ₁ and ‖W‖. Faster, most of all for large "
+            "matrices; nothing to draw.",
+            rich_help_panel=WHAT,
+        ),
+    ] = False,
     threads: Annotated[
         int | None,
         typer.Option(help="Matrices at a time; the numbers do not depend on it.", show_default="all processors"),
@@ -128,6 +139,8 @@ def scan(
     from rankfall.scan._words import problems
 
     _check_outputs(json_file, html, plot, data)
+    if ends and (html or plot or spectra):
+        raise rf.InvalidInput("--norms leaves out the spectra that --html, --plot and --spectra show. Choose one.")
     with ProgressDisplay(quiet) as display:
         try:
             found, code = (
@@ -139,6 +152,7 @@ def scan(
                     heads=_heads(heads),
                     over_time=True if over_time else None,
                     method=method.value,
+                    spectra=not ends,
                     threads=threads,
                     progress=lambda state: display("scan", state),
                 ),

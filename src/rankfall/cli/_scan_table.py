@@ -20,6 +20,7 @@ _LEAST_NAME = 24
 _LEGEND = (
     "Used: effective rank over full rank. Saves: parameters that two factors with so much of the energy would save."
 )
+_LEGEND_OF_ENDS = "σ₁: largest singular value. ‖W‖: root of the sum of squares."
 
 
 def print_scan(scan: Scan) -> None:
@@ -34,7 +35,7 @@ def print_scan(scan: Scan) -> None:
         _print_section(scan, heading, layers, start)
     typer.echo()
     wide = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
-    for line in (_LEGEND, *summary(scan)):
+    for line in (_LEGEND if scan.spectra else _LEGEND_OF_ENDS, *summary(scan)):
         typer.echo(textwrap.fill(line, wide))
 
 

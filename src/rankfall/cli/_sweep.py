@@ -95,6 +95,7 @@ def sweep(
         return
     if not quiet:
         say(f"{chosen.name}: {_size(chosen)}")
+        say(f"{chosen.name}: {chosen.estimate(trial=False)}")
     with SweepDisplay(chosen.name, quiet) as display:
         try:
             summary = rf.sweep.run(

@@ -49,7 +49,7 @@ class SweepDisplay:
         finished = state.done + state.failed
         if self._task is None:
             self._task = self._bar.add_task(self._name, total=state.total, text="")
-        self._bar.update(self._task, completed=finished, total=state.total, text=str(state))
+        self._bar.update(self._task, completed=finished, total=state.total, text=_short(state))
 
     def _print(self, state: SweepProgress) -> None:
         if state.notice:
@@ -64,13 +64,22 @@ class SweepDisplay:
 
 def _rich_bar() -> Any:
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
     return Progress(
         TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=16),
+        BarColumn(bar_width=10),
         TaskProgressColumn(),
         TextColumn("{task.fields[text]}", markup=False),
-        TimeElapsedColumn(),
         console=Console(stderr=True),
     )
+
+
+def _short(state: SweepProgress) -> str:
+    """So that it fits beside a bar."""
+    from rankfall.sweep._progress import duration
+
+    text = f"{state.done} done, {state.failed} failed, {state.left} left"
+    if state.rate is not None:
+        text += f", {state.rate:.3g}/s"
+    return text if not state.left or state.seconds_left is None else f"{text}, {duration(state.seconds_left)}"

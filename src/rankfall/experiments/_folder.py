@@ -20,7 +20,7 @@ Status = Literal["running", "partial", "complete"]
 _FORMAT = 1
 _RECORD = "settings.json"
 # What a report folder may hold besides the files of its parts; only these are ever removed.
-_OURS = (_RECORD, "verdicts.json", "index.html", "figure.svg", "figure.png")
+_OURS = (_RECORD, "verdicts.json", "index.html", "figure.svg", "figure.png", "figure.pdf")
 # A part's files start with its name, which comes from settings.json: nothing that leads out of the folder.
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 

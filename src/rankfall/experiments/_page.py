@@ -34,7 +34,11 @@ def make_page(
     if outcome.status == "partial":
         partial = "; ".join(_unfinished(target, results)) + ". The same command continues it."
     by_title = {part.title: results[part.name] for part in target.parts if part.name in results}
-    drawn = [("figure.svg", "the figure, for papers"), ("figure.png", "the figure, 220 dots per inch")]
+    drawn = [
+        ("figure.pdf", "the figure, for papers: two columns wide, fonts embedded"),
+        ("figure.svg", "the figure, for pages and slides"),
+        ("figure.png", "the figure, 220 dots per inch"),
+    ]
     return Page(
         title=target.title,
         lead=target.lead,

@@ -161,6 +161,7 @@ def _write(report: ReportFolder, outcome: Outcome, results: Mapping[str, xr.Data
         svg = render_figure(figure, "svg")
         write_atomically(folder / "figure.svg", svg)
         write_atomically(folder / "figure.png", render_figure(figure, "png"))
+        write_atomically(folder / "figure.pdf", render_figure(figure, "pdf"))
         slim = target.figure(results, 1)
         narrow = None if slim is None else render_figure(slim, "svg")
     record = {

@@ -97,9 +97,10 @@ def _installed(module: str) -> bool:
 
 def _experiments(settings: Settings) -> list[Experiment]:
     """Those that were asked for, in the order of the figure."""
-    from rankfall.experiments._beyond import digits, teacher_student
+    from rankfall.experiments._beyond import adapters, convolution, digits, teacher_student, transformer
 
-    every = [*teacher_student.experiments(settings), *digits.experiments(settings)]
+    modules = [teacher_student, digits, convolution, transformer, adapters]
+    every = [experiment for module in modules for experiment in module.experiments(settings)]
     names = [each.name for each in every]
     foreign = [name for name in settings.only if name not in names]
     if foreign:

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rankfall.errors import InvalidInput
 from rankfall.report import style
 from rankfall.scan._words import printable
 
@@ -37,7 +38,12 @@ def scan_figure(scan: Scan) -> Figure:
 
     One checkpoint: for each kind of matrix the singular values over the largest against their place, and the share of
     the rank that every matrix uses, in the order of the scan. Several: each measure against the step.
+
+    Raises:
+        InvalidInput: A scan without spectra.
     """
+    if not scan.spectra:
+        raise InvalidInput("a scan without spectra has none to draw; scan with spectra=True.")
     if scan.steps:
         return _over_time(scan)
     whole = [layer for layer in scan if not layer.part_of and not layer.problem]

@@ -27,20 +27,23 @@ def to_dataset(scan: Scan) -> xr.Dataset:
     rows = {step: i for i, step in enumerate(steps)}
     modes = max((len(layer.singular_values) for layer in scan), default=0)
     shape = (len(steps), len(places))
-    numbers = {name: np.full(shape, np.nan) for name in (*scan.measures, "share", "saved")}
+    others = ("spectral_norm", "frobenius_norm", *(("share", "saved") if scan.spectra else ()))
+    numbers = {name: np.full(shape, np.nan) for name in (*scan.measures, *others)}
     spectra = np.full((*shape, modes), np.nan)
     problems = np.full(shape, "", dtype=object)
     for layer in scan:
         at = rows[layer.step], places[layer.name]
         for name in scan.measures:
             numbers[name][at] = layer.values[name]
-        numbers["share"][at], numbers["saved"][at] = layer.share, layer.saved
+        for name in others:
+            numbers[name][at] = getattr(layer, name)
         spectra[at][: len(layer.singular_values)] = layer.singular_values
         problems[at] = layer.problem
     over_time = bool(scan.steps)
     axes = ("step", "layer") if over_time else ("layer",)
     variables = {name: (axes, values if over_time else values[0]) for name, values in numbers.items()}
-    variables["singular_values"] = ((*axes, "mode"), spectra if over_time else spectra[0])
+    if scan.spectra:
+        variables["singular_values"] = ((*axes, "mode"), spectra if over_time else spectra[0])
     variables["problem"] = (axes, (problems if over_time else problems[0]).astype(str))
     coordinates: dict[str, Any] = {
         "layer": list(places),

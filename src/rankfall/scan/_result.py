@@ -31,18 +31,23 @@ class LayerReport:
         shape: As stored; of a LoRA pair that of the product.
         matrix_shape: Of the matrix that was measured: outputs × everything else.
         dtype: As stored.
-        computed_dtype: Of the singular values.
-        singular_values: Descending; NaN where the matrix is not finite. Read-only.
-        error: Bound on the error of each of them, by the model of the method.
+        computed_dtype: Of the singular values, in which they were computed.
+        spectral_norm: σ₁, the largest singular value; NaN where the matrix is not finite.
+        frobenius_norm: ‖W‖_F.
+        singular_values: Descending; NaN where the matrix is not finite, none in a scan without spectra. Read-only.
+        error: Bound on the error of each of them, without spectra of σ₁, by the model of the method.
         values: Measure → value.
-        share: Effective rank over the number of singular values, the share of the rank that is used.
+        share: Effective rank over the number of singular values, the share of the rank that is used. NaN without
+            spectra.
         parameters: Numbers that are stored for it.
-        factor_rank: Least rank that keeps the wanted energy, None where the matrix is not finite.
+        factor_rank: Least rank that keeps the wanted energy, None where the matrix is not finite or without spectra.
         saved: Parameters that two factors of that rank would save; 0 where they would save nothing.
         note: What a reader must know, empty if nothing.
         problem: Why there are no numbers; empty if there are.
         step: Of training, in a scan of several checkpoints.
         part_of: Name of the report whose matrix contains this one, as a projection contains its heads; else empty.
+        route: How the singular values were found: "svd", or "gram" from the eigenvalues of the smaller Gram matrix.
+            Empty where they were not.
     """
 
     name: str
@@ -51,6 +56,8 @@ class LayerReport:
     matrix_shape: tuple[int, int]
     dtype: str
     computed_dtype: str
+    spectral_norm: float
+    frobenius_norm: float
     singular_values: np.ndarray
     error: float
     values: Mapping[str, Value]
@@ -62,6 +69,7 @@ class LayerReport:
     problem: str = ""
     step: int | None = None
     part_of: str = ""
+    route: str = ""
 
     def __getitem__(self, measure: str) -> Value:
         return self.values[measure]
@@ -82,6 +90,9 @@ class LayerReport:
             "parameters": self.parameters,
             "factor_rank": self.factor_rank,
             "saved": self.saved,
+            "spectral_norm": _plain(self.spectral_norm),
+            "frobenius_norm": _plain(self.frobenius_norm),
+            "route": self.route,
             "error": _plain(self.error),
             "note": self.note,
             "problem": self.problem,
@@ -100,7 +111,8 @@ class Scan(Sequence[LayerReport]):
         layers: In the order of the file, of several checkpoints step by step.
         measures: Names, in the order asked for.
         energy: That a factorisation keeps.
-        method: "svd" or "gram".
+        method: "auto", "svd" or "gram".
+        spectra: Whether all singular values were computed.
         parameters: Entries of all tensors of the (last) checkpoint, tied ones once.
         skipped: Why → how many tensors of the (last) checkpoint were left out.
         tied: Name → name of the tensor that has the same memory, which was measured once.
@@ -118,6 +130,7 @@ class Scan(Sequence[LayerReport]):
     tied: Mapping[str, str] = field(default_factory=dict)
     steps: tuple[int, ...] = ()
     complete: bool = True
+    spectra: bool = True
 
     @overload
     def __getitem__(self, index: int) -> LayerReport: ...
@@ -147,7 +160,7 @@ class Scan(Sequence[LayerReport]):
         Raises:
             InvalidInput: No such key, or a measure that was not computed.
         """
-        keys = ("file", "name", "size", "saved", "share", *self.measures)
+        keys = ("file", "name", "size", *(("saved", "share") if self.spectra else ()), *self.measures)
         plain = key.strip().lower().replace("-", "_").replace(" ", "_")
         plain = plain if plain in keys else f"{plain}_rank" if f"{plain}_rank" in keys else plain
         if plain not in keys:

@@ -7,8 +7,10 @@ float8 need their raw bytes.
 
 from __future__ import annotations
 
+import io
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,8 @@ def tensors_of(path: Path) -> tuple[tuple[Tensor, ...], dict[str, str]]:
     for name, (dtype, shape, begin, end) in sorted(entries.items(), key=lambda item: item[1][2:]):
         unread = _why_unread(dtype, shape)
         read = None if unread else _Reader(path, dtype, shape, start + begin, end - begin)
-        tensors.append(Tensor(name, shape, NAMES.get(dtype, dtype), read, unread))
+        parts = read.parts if read is not None and dtype != "F64" else None
+        tensors.append(Tensor(name, shape, NAMES.get(dtype, dtype), read, unread, read_parts=parts))
     return tuple(tensors), metadata
 
 
@@ -75,8 +78,33 @@ class _Reader:
         # Not a memory map: if the file were cut off meanwhile, the process would be killed by a bus error.
         raw = np.fromfile(self._path, dtype=np.uint8, count=self._size, offset=self._offset)
         if len(raw) != self._size:
-            raise InvalidInput(f"{self._path} was cut off while it was read. Scan it again when nothing writes to it.")
+            raise self._cut_off()
         return DECODERS[self._dtype](raw).reshape(self._shape)
+
+    def parts(self, numbers: int) -> Iterator[np.ndarray]:
+        """So many numbers at a time, one-dimensional, in memory that the next part takes over."""
+        raw = np.empty(min(self._size, numbers * BITS[self._dtype] // 8), dtype=np.uint8)
+        with self._path.open("rb", buffering=0) as stream:
+            stream.seek(self._offset)
+            for begin in range(0, self._size, len(raw)):
+                part = raw[: self._size - begin]
+                if _fill(stream, part) < len(part):
+                    raise self._cut_off()
+                yield DECODERS[self._dtype](part)
+
+    def _cut_off(self) -> InvalidInput:
+        return InvalidInput(f"{self._path} was cut off while it was read. Scan it again when nothing writes to it.")
+
+
+def _fill(stream: io.FileIO, part: np.ndarray) -> int:
+    """Read until the part is full, which one call need not do, or the file ends."""
+    done, left = 0, part.data
+    while done < len(part):
+        read = stream.readinto(left[done:])
+        if not read:
+            break
+        done += read
+    return done
 
 
 def _why_unread(dtype: str, shape: tuple[int, ...]) -> str:

@@ -18,15 +18,29 @@ from rankfall._checks import whole_number
 from rankfall._progress import Progress, ProgressCallback, make_callback
 from rankfall._threads import default_threads
 from rankfall.errors import InvalidInput, ScanInterrupted
+from rankfall.scan._gram import block_length
 from rankfall.scan._layers import HeadsOption, Job, Part, Plan, make_plan
 from rankfall.scan._measuring import check_energy, check_measures, measure, nothing_measured
 from rankfall.scan._result import LayerReport, Scan
 from rankfall.scan._sources import Source, find_sources, open_source
-from rankfall.scan._spectrum import Method, Spectrum, product_spectrum, spectrum
+from rankfall.scan._spectrum import (
+    METHODS,
+    Ends,
+    Method,
+    Spectrum,
+    ends,
+    ends_of,
+    ends_of_rows,
+    product_spectrum,
+    spectrum,
+    spectrum_of_rows,
+)
+from rankfall.scan._tensors import Tensor
 
 __all__ = ["scan_checkpoint"]
 
-_METHODS: tuple[Method, ...] = ("svd", "gram")
+# So much of its own is every matrix allowed to take, whatever the largest one is.
+_SMALL = 64 * 2**20
 
 
 def scan_checkpoint(
@@ -37,7 +51,8 @@ def scan_checkpoint(
     energy: float = 0.99,
     heads: HeadsOption = None,
     over_time: bool | None = None,
-    method: Method = "svd",
+    method: Method = "auto",
+    spectra: bool = True,
     threads: int | None = None,
     progress: bool | ProgressCallback = False,
 ) -> Scan:
@@ -45,9 +60,9 @@ def scan_checkpoint(
 
     Reads one tensor at a time, so that memory stays at about twice the largest matrix in float32, whatever the size of
     the checkpoint. Weights of four dimensions, (out, in, height, width), are measured as out × (in·height·width);
-    float16, bfloat16 and float8 in float32. Of LoRA pairs the product B·A is measured, without being formed and without
-    alpha/r in front, which changes no rank. Vectors and whole numbers are left out and counted. A matrix that is not
-    finite is reported as a problem, and the rest goes on.
+    float16, bfloat16 and float8 as the float32 numbers that they are. Of LoRA pairs the product B·A is measured,
+    without being formed and without alpha/r in front, which changes no rank. Vectors and whole numbers are left out
+    and counted. A matrix that is not finite is reported as a problem, and the rest goes on.
 
     Args:
         path: A .safetensors file; a .pt, .pth, .bin or .ckpt file (needs PyTorch; read with weights_only, so that no
@@ -59,10 +74,18 @@ def scan_checkpoint(
         energy: Fraction of ‖W‖_F² that a factorisation is to keep, for `saved` and for `energy_rank`.
         heads: Number of attention heads into which projections are split too, or "config" for what config.json says.
         over_time: Whether to follow the steps in a folder; by default where it holds no model of its own.
-        method: "svd", or "gram": up to twice as fast, in float64 through the Gram matrix, which cannot see
-            singular values of less than about 1e-7 of the largest; `LayerReport.error` is the bound.
-        threads: Matrices that are worked on at a time (only as many as together are no larger than the largest), one
-            processor each; by default all processors. The numbers do not depend on it.
+        method: "svd" is LAPACK's, in the precision of the weights. "gram" goes through the Gram matrix in float64,
+            which is faster and cannot see singular values of less than about 1e-7 of the largest. "auto" takes "gram"
+            for float32 and shorter numbers, where its error is the smaller one, except that a matrix with a singular
+            value too close to the threshold of the numerical rank is decomposed in float64; and "svd" for float64.
+            `LayerReport.route` says which, `error` is the bound.
+        spectra: Whether all singular values are wanted. Without them there are stable and numerical rank, σ₁ and ‖W‖_F
+            alone, and of float32 and shorter numbers these need no decomposition: σ₁ by Lanczos's method, shown to be
+            the largest within 1e-9 by a Cholesky factorisation; another shows that the rank is full. A matrix where
+            one of these fails is treated as with spectra.
+        threads: Matrices that are worked on at a time (only as many as together are no larger than the largest or,
+            if that is more, 64 MB each), one processor each; by default all processors. The numbers do not depend on
+            it.
         progress: True for a bar, or a function of one `Progress`.
 
     Returns:
@@ -85,11 +108,11 @@ def scan_checkpoint(
         >>> dict(scan.skipped)
         {'with one dimension, or one row or column': 1}
     """
-    names = check_measures(measures)
+    names = check_measures(measures, spectra)
     fraction = check_energy(energy)
     workers = default_threads() if threads is None else whole_number(threads, "threads")
-    if method not in _METHODS:
-        raise InvalidInput(f"method must be one of {', '.join(_METHODS)}, got {method!r}.")
+    if method not in METHODS:
+        raise InvalidInput(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
     wanted = _selector(select)
     sources = find_sources(Path(path), over_time)
     # Every checkpoint is opened before any is measured: a damaged one should not be found after an hour.
@@ -97,7 +120,7 @@ def scan_checkpoint(
     last = plans[-1]
     _refuse_nothing(path, plans, select)
     work = [
-        _Work(source, job, names, fraction, method)
+        _Work(source, job, names, fraction, method, spectra)
         for source, plan in zip(sources, plans, strict=True)
         for job in plan.jobs
     ]
@@ -107,6 +130,7 @@ def scan_checkpoint(
         measures=names,
         energy=fraction,
         method=method,
+        spectra=spectra,
         parameters=last.parameters,
         skipped=MappingProxyType(last.skipped),
         tied=MappingProxyType(last.tied),
@@ -128,9 +152,31 @@ def scan_checkpoint(
 class _Work:
     """One job of one checkpoint, to be done in any thread."""
 
-    def __init__(self, source: Source, job: Job, names: tuple[str, ...], energy: float, method: Method) -> None:
+    def __init__(
+        self, source: Source, job: Job, names: tuple[str, ...], energy: float, method: Method, spectra: bool
+    ) -> None:
         self.job = job
-        self._source, self._names, self._energy, self._method = source, names, energy, method
+        self._source, self._names, self._energy, self._method, self._spectra = source, names, energy, method, spectra
+
+    @property
+    def memory(self) -> int:
+        """Bytes that it takes at a time, about; more where a matrix has to be decomposed after all."""
+        if self.job.is_pair:
+            return 16 * self.job.entries  # in float64, and its QR
+        double = self.job.tensors[0].dtype == "float64"
+        if self._method == "svd" or (self._method == "auto" and double):
+            return (8 if double else 4) * self.job.entries
+        copies = 1 if self._spectra else 2
+        gram = 8 * max(min(part.matrix_shape) * (copies * min(part.matrix_shape) + 512) for part in self.job.parts)
+        return gram if self._streamed is not None else gram + (8 if double else 4) * self.job.entries
+
+    @property
+    def _streamed(self) -> Tensor | None:
+        """The tensor, if it need not be in memory: the Gram matrix of the rows is added up as they are read."""
+        tensor, part = self.job.tensors[0], self.job.parts[0]
+        whole = len(self.job.parts) == 1 and not self.job.is_pair and part.matrix_shape == self.job.matrix_shape
+        tall = part.matrix_shape[0] >= part.matrix_shape[1]
+        return tensor if self._method != "svd" and whole and tall and tensor.read_parts is not None else None
 
     def __call__(self) -> list[LayerReport]:
         try:
@@ -144,37 +190,61 @@ class _Work:
             ]
 
     def _measured(self) -> list[LayerReport]:
+        found: Spectrum | Ends | None
+        if self._streamed is not None:
+            found = self._without_memory(self._streamed)
+            if found is not None:
+                return [self._report(self.job.parts[0], found, "", self.job.entries, min(self.job.matrix_shape))]
         read = [tensor.read() for tensor in self.job.tensors if tensor.read is not None]
         if self.job.is_pair:
             down, up = (_as_matrix(array) for array in read)
             (part,) = self.job.parts
             problem = _problem(down, up)
             found = None if problem else product_spectrum(up, down)
+            if found is not None and not self._spectra:
+                found = ends_of(found, part.matrix_shape)
             return [self._report(part, found, problem, down.size + up.size, min(down.shape[0], *part.matrix_shape))]
         matrix = read.pop().reshape(self.job.matrix_shape)
         alone = len(self.job.parts) == 1
         return [self._measure(part, part.take(matrix), overwrite=alone) for part in self.job.parts]
 
+    def _without_memory(self, tensor: Tensor) -> Spectrum | Ends | None:
+        """The spectrum of a tensor that is read a block of rows at a time, None where it must be read as a whole."""
+        assert tensor.read_parts is not None
+        rows, columns = self.job.matrix_shape
+        parts = tensor.read_parts(block_length(columns) * columns)
+        find = spectrum_of_rows if self._spectra else ends_of_rows
+        try:
+            return find((part.reshape(-1, columns) for part in parts), (rows, columns), self._method)
+        except np.linalg.LinAlgError:
+            return None
+
     def _measure(self, part: Part, matrix: np.ndarray, *, overwrite: bool) -> LayerReport:
-        problem, found = _problem(matrix), None
-        if not problem:
-            try:
-                found = spectrum(matrix, self._method, overwrite=overwrite)
-            except np.linalg.LinAlgError:
-                problem = "the singular value decomposition did not converge"
+        problem, found = "", None
+        find = spectrum if self._spectra else ends
+        try:
+            found = find(matrix, self._method, overwrite=overwrite)
+        except np.linalg.LinAlgError:
+            problem = "the singular value decomposition did not converge"
+        if found is None:
+            problem = problem or _problem(matrix)
         return self._report(part, found, problem, matrix.size, min(matrix.shape))
 
-    def _report(self, part: Part, found: Spectrum | None, problem: str, parameters: int, rank: int) -> LayerReport:
+    def _report(
+        self, part: Part, found: Spectrum | Ends | None, problem: str, parameters: int, rank: int
+    ) -> LayerReport:
         rows, columns = part.matrix_shape
         if found is None:
-            measured = nothing_measured(self._names)
-            found = Spectrum(np.full(rank, np.nan), float("nan"))
+            measured, route = nothing_measured(self._names), ""
+            found = Spectrum(np.full(rank if self._spectra else 0, np.nan), float("nan"), float("nan"), "svd")
+            largest = norm = float("nan")
         else:
-            measured = measure(found, part.matrix_shape, self._names, self._energy)
+            measured, route = measure(found, part.matrix_shape, self._names, self._energy), found.route
+            largest, norm = found.largest, found.norm
         found.values.setflags(write=False)
         factored = 0 if measured.rank is None else measured.rank * (rows + columns)
         whole = len(self.job.parts) == 1 and not self.job.is_pair
-        zero = not problem and found.values[0] == 0
+        zero = not problem and largest == 0
         return LayerReport(
             name=part.name,
             kind=part.kind,
@@ -182,6 +252,8 @@ class _Work:
             matrix_shape=part.matrix_shape,
             dtype=" and ".join(dict.fromkeys(tensor.dtype for tensor in self.job.tensors)),
             computed_dtype=found.values.dtype.name,
+            spectral_norm=largest,
+            frobenius_norm=norm,
             singular_values=found.values,
             error=found.error,
             values=MappingProxyType(dict(measured.values)),
@@ -193,13 +265,14 @@ class _Work:
             problem=problem,
             step=self._source.step,
             part_of=part.part_of,
+            route=route,
         )
 
 
 def _run(work: list[_Work], workers: int, report: ProgressCallback) -> Iterator[tuple[int, list[LayerReport]]]:
-    """Do the work, small matrices side by side; yields as it is done."""
+    """Do the work, matrices side by side, those with most of it first; yields as it is done."""
     total = sum(each.job.operations for each in work)
-    budget = max(each.job.entries for each in work)
+    budget = max(_SMALL * workers, *(max(4 * each.job.entries, each.memory) for each in work))
     done = 0
 
     def tell(each: _Work) -> None:
@@ -216,18 +289,17 @@ def _run(work: list[_Work], workers: int, report: ProgressCallback) -> Iterator[
                 tell(each)
             return
         running: dict[Future[list[LayerReport]], int] = {}
-        waiting = list(enumerate(work))[::-1]
+        # What takes longest must not begin last. Equal ones stay in the order of the file.
+        waiting = sorted(enumerate(work), key=lambda each: each[1].job.operations)
         with contextlib.ExitStack() as stack:
             pool = stack.enter_context(ThreadPoolExecutor(workers))
             stack.callback(pool.shutdown, wait=False, cancel_futures=True)
             while waiting or running:
-                busy = sum(work[index].job.entries for index in running.values())
-                while (
-                    waiting and len(running) < workers and (not running or busy + waiting[-1][1].job.entries <= budget)
-                ):
+                busy = sum(work[index].memory for index in running.values())
+                while waiting and len(running) < workers and (not running or busy + waiting[-1][1].memory <= budget):
                     index, each = waiting.pop()
                     running[pool.submit(each)] = index
-                    busy += each.job.entries
+                    busy += each.memory
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:
                     index = running.pop(future)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +22,8 @@ class Tensor:
         read: Reads it: float32 or float64, in its shape, in memory of its own. None where it is left out.
         unread: Why it is, in words that fit behind a count.
         storage: What two names of the same memory share; None if every tensor of this file has its own.
+        read_parts: Reads it a part at a time: so many numbers each, one-dimensional, as float32, in memory that the
+            next part takes over. None where it cannot be, or is of float64.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Tensor:
     read: Callable[[], np.ndarray] | None
     unread: str = ""
     storage: Hashable = None
+    read_parts: Callable[[int], Iterator[np.ndarray]] | None = None
 
 
 @dataclass(frozen=True)

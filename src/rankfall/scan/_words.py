@@ -48,12 +48,15 @@ def sections(layers: Sequence[LayerReport]) -> list[tuple[str, list[LayerReport]
 def columns_of(scan: Scan) -> list[str]:
     """Headings of the columns of numbers."""
     names = {"energy_rank": f"{100 * scan.energy:g} % energy"}
-    return [*(names.get(name, name.replace("_rank", "").replace("_", " ")) for name in scan.measures), "used", "saves"]
+    measures = [names.get(name, name.replace("_rank", "").replace("_", " ")) for name in scan.measures]
+    return [*measures, *(("used", "saves") if scan.spectra else ("σ₁", "‖W‖"))]
 
 
 def numbers_of(scan: Scan, layer: LayerReport) -> list[str]:
     """The numbers of a row, as they are shown."""
     shown = [value(layer.values[name]) for name in scan.measures]
+    if not scan.spectra:
+        return [*shown, f"{layer.spectral_norm:.4g}", f"{layer.frobenius_norm:.4g}"]
     return [*shown, percent(layer.share), "—" if layer.problem else (count(layer.saved) if layer.saved else "0")]
 
 
@@ -145,7 +148,9 @@ def summary(scan: Scan) -> list[str]:
         + f", stored in {_listed(sorted({layer.dtype for layer in whole}))}, measured in "
         f"{_listed(sorted({layer.computed_dtype for layer in whole}))}."
     ]
-    if helped:
+    if not scan.spectra:
+        lines.append("Without the singular values in between: no effective rank, no energy rank, no savings.")
+    elif helped:
         lines.append(
             f"With {100 * scan.energy:g} % of the energy, factors of {helped} of them would save {count(saved)} "
             f"({100 * saved / measured:.0f} %)."
@@ -159,9 +164,13 @@ def summary(scan: Scan) -> list[str]:
         pairs = [f"{printable(name)} = {printable(other)}" for name, other in scan.tied.items()]
         shown = ", ".join(pairs[:3]) + (f" and {len(pairs) - 3} more" if len(pairs) > 3 else "")
         lines.append(f"Tied, measured once: {shown}.")
-    if scan.method == "gram":
-        worst = max((layer.error / float(layer.singular_values[0]) for layer in whole if _positive(layer)), default=0.0)
-        lines.append(f"By Gram matrices in float64: every σ is within {worst:.1e}·σ₁, large ones much closer.")
+    by_gram = [layer for layer in whole if layer.route == "gram" and _positive(layer)]
+    if by_gram:
+        worst = max(layer.error / layer.spectral_norm for layer in by_gram)
+        of_what = (
+            "every σ is within {}·σ₁, large ones much closer" if scan.spectra else "every σ₁ is within {} of itself"
+        )
+        lines.append(f"By Gram matrices in float64: {of_what.format(f'{worst:.1e}')}.")
     if scan.problems:
         lines.append(f"{problems(scan).capitalize()}: see the table.")
     if not scan.complete:
@@ -170,7 +179,7 @@ def summary(scan: Scan) -> list[str]:
 
 
 def _positive(layer: LayerReport) -> bool:
-    return not layer.problem and layer.singular_values[0] > 0
+    return not layer.problem and layer.spectral_norm > 0
 
 
 def _listed(parts: Sequence[str], separator: str = ",") -> str:

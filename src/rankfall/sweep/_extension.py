@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from rankfall.sweep._blocks import Blocks
 from rankfall.sweep._durable import flush_folder, write_durably
 from rankfall.sweep._journal import Journal
 from rankfall.sweep._layout import Layout
 from rankfall.sweep._place import About, Place, read_about
 
-__all__ = ["finish_extension", "prepare_extension"]
+__all__ = ["finish_extension", "holds", "prepare_extension"]
 
 
 def prepare_extension(
@@ -31,12 +33,16 @@ def prepare_extension(
         OSError: Something could not be written; the store is as before.
     """
     place.next_journal.unlink(missing_ok=True)
-    journal = Journal(place.next_journal, digest, layout.cell_bytes)
+    journal = Journal(place.next_journal, digest, about.layout.cell_bytes)
     try:
         for block in range(layout.n_blocks):
             if blocks.exists(block):
                 records = blocks.records(block, blocks.check(block))
-                kept = [r._replace(cell=numbers[r.key]) for r in records if r.key in numbers]
+                kept = [
+                    r._replace(cell=numbers[r.key], values=_enlarged(r.values, layout, about.layout))
+                    for r in records
+                    if r.key in numbers
+                ]
                 if kept:
                     journal.append(kept)
     except BaseException:
@@ -70,6 +76,31 @@ def finish_extension(place: Place) -> None:
         flush_folder(place.hidden)
     place.next_about.replace(place.about)
     flush_folder(place.hidden)
+
+
+def holds(larger: Layout, smaller: Layout) -> bool:
+    """Whether the same quantities are kept, of the same sizes or more: added cells may need more room."""
+    return [(q.name, q.dtype, q.dims) for q in larger.quantities] == [
+        (q.name, q.dtype, q.dims) for q in smaller.quantities
+    ] and all(
+        n >= m
+        for new, old in zip(larger.quantities, smaller.quantities, strict=True)
+        for n, m in zip(new.shape, old.shape, strict=True)
+    )
+
+
+def _enlarged(values: bytes, old: Layout, new: Layout) -> bytes:
+    """A cell's values in the sizes of a larger layout."""
+    pieces = []
+    offset = 0
+    for before, after in zip(old.quantities, new.quantities, strict=True):
+        raw = values[offset : offset + before.bytes_per_cell]
+        offset += before.bytes_per_cell
+        dtype = np.dtype(before.dtype).newbyteorder("<")
+        full = np.full(after.shape, after.fill, dtype=dtype)
+        full[tuple(slice(n) for n in before.shape)] = np.frombuffer(raw, dtype=dtype).reshape(before.shape)
+        pieces.append(full.tobytes())
+    return b"".join(pieces)
 
 
 def _clear(folder: Path) -> None:

@@ -130,6 +130,11 @@ def _try(descriptor: int, *, exclusive: bool) -> bool:
         fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            words = "its file system knows no locks, without which two sweeps could mix; put the store on another disk"
+            raise OSError(error.errno, words) from None
+        raise
     return True
 
 

@@ -58,9 +58,10 @@ def open_results(path: str | os.PathLike[str]) -> xr.Dataset:
     root = Path(path)
     check_store(root)
     try:
-        return xr.open_zarr(
+        results: xr.Dataset = xr.open_zarr(
             root, consolidated=True, zarr_format=3, chunks=None, decode_times=False, decode_timedelta=False
         )
+        return results
     except Exception as error:  # zarr and xarray raise nearly anything on damaged stores
         raise NotARun(
             f"{root} is damaged ({type(error).__name__}: {str(error)[:200]}); run the sweep again to mend it."

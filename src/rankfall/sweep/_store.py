@@ -24,7 +24,7 @@ from rankfall.sweep._blocks import Blocks
 from rankfall.sweep._cell import Cell, CellResult
 from rankfall.sweep._creation import write_metadata
 from rankfall.sweep._durable import Replacements, reported, write_durably
-from rankfall.sweep._extension import finish_extension, prepare_extension
+from rankfall.sweep._extension import finish_extension, holds, prepare_extension
 from rankfall.sweep._journal import LONGEST_REASON, Journal, Record
 from rankfall.sweep._layout import DONE, FAILED, LEFT, ArraySpec, Layout, SweepLike, layout_of
 from rankfall.sweep._lock import Lock
@@ -125,11 +125,8 @@ class Store:
                 found = read_about(place.about)
                 if found is None:
                     write_durably(place.about, about.content(), aside=place.aside)
-                elif not _same(found, about):
-                    about = _take_over(place, lock, found, about, study, extend)
                 else:
-                    _warn_of_version(place, found)
-                    about = About(found.study, layout, found.version)
+                    about, study = _continue(place, lock, found, about, study, extend)
                 write_metadata(place, about)
                 store = cls(place, lock, layout, _keys_of(study.cells(), layout))
                 try:
@@ -353,46 +350,55 @@ def _same(found: About, wanted: About) -> bool:
     return texts[0] == texts[1] and list(found.layout.dims) == list(wanted.layout.dims)
 
 
-def _take_over(place: Place, lock: Lock, found: About, wanted: About, study: StudyLike, extend: bool) -> About:
-    """Go on in a store of another study if this one extends it and that is asked for, else say what differs."""
+def _continue(
+    place: Place, lock: Lock, found: About, wanted: About, study: StudyLike, extend: bool
+) -> tuple[About, StudyLike]:
+    """What the store is to be from now on, and the study whose cells are numbered as in it.
+
+    Raises:
+        InvalidInput: It holds another study, or one that this one extends and `extend` is False.
+    """
+    if _same(found, wanted):
+        _warn_of_version(place, found)
+        return found, study
     try:
         other: StudyLike = type(study).from_mapping(found.study)  # type: ignore[attr-defined]
-        differences, extends = study.differences(other), study.extends(other)
-        fits = json.dumps(layout_of(other).to_mapping()) == json.dumps(found.layout.to_mapping())
+        differences = study.differences(other)
     except (InvalidInput, TypeError, KeyError, ValueError, AttributeError):
         raise InvalidInput(
             f"{place.root} belongs to a study that this version of rankfall cannot read; choose another store."
         ) from None
-    same_kept = journal_digest(found.layout) == journal_digest(wanted.layout)
-    if not fits or (extends and not same_kept):
+    if differences and not study.extends(other):
+        raise InvalidInput(
+            f"{place.root} holds the results of another study, and different studies are not mixed:\n  "
+            + "\n  ".join(differences)
+            + "\nChoose another store, or restore the study file."
+        )
+    same = journal_digest(found.layout) == journal_digest(wanted.layout)
+    if not (same or (differences and holds(wanted.layout, found.layout))):
         raise InvalidInput(
             f"{place.root} was made by rankfall {found.version}, which kept other quantities of a cell than this one "
             f"({__version__}); choose another store, or continue with that version."
         )
-    if not extends:
-        raise InvalidInput(
-            f"{place.root} holds the results of another study, and different studies are not mixed:\n  "
-            + "\n  ".join(differences or ["the two files say the same in another order"])
-            + "\nChoose another store, or restore the study file."
-        )
-    if not extend:
+    if differences and not extend:
         raise InvalidInput(
             f"{place.root} holds the results of this study with fewer cells:\n  "
             + "\n  ".join(differences)
             + "\nTake its finished cells over with --extend, or choose another store."
         )
     _warn_of_version(place, found)
+    if not differences:  # another name, or the axes in another order: the keys are the same
+        return found, other
     about = About(wanted.study, wanted.layout, found.version)
     old = Store(place, lock, found.layout, _keys_of(other.cells(), found.layout))
     try:
         old._load()
         numbers = {bytes.fromhex(key): i for i, key in enumerate(_keys_of(study.cells(), wanted.layout))}
-        digest = journal_digest(wanted.layout)
-        prepare_extension(place, about, old._blocks, found.layout, numbers, digest)
+        prepare_extension(place, about, old._blocks, found.layout, numbers, journal_digest(wanted.layout))
     finally:
         old._journal.close()
     finish_extension(place)
-    return about
+    return about, study
 
 
 def _warn_of_version(place: Place, found: About) -> None:

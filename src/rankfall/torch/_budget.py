@@ -8,7 +8,7 @@ from typing import Any
 
 __all__ = ["Budget", "Spending"]
 
-# The next measurement is expected to cost as much as the dearest of this many.
+# The next measurement is expected to cost as much as the dearest of this many, and as much more as these differ.
 _REMEMBERED = 3
 # A gap between two steps that is longer than so many average ones is a pause (validation, a notebook left alone).
 _PAUSE = 20.0
@@ -56,15 +56,15 @@ class Budget:
         self.spent = 0.0
         self.steps = 0
         self.measurements = 0
-        self._costs: deque[float] = deque([expected], maxlen=_REMEMBERED)
+        self._estimate = expected
+        self._costs: deque[float] = deque(maxlen=_REMEMBERED)
         self._last: float | None = None
         self._since = 0.0  # spent since the last step ended
         self._current = 0.0  # spent on the measurement under way
 
     def expect(self, seconds: float) -> None:
-        """Take an estimate for the cost of the first measurement; later ones are known."""
-        if self.measurements == 0:
-            self._costs = deque([seconds], maxlen=_REMEMBERED)
+        """Take an estimate for the cost of a measurement; it counts until enough of them are known."""
+        self._estimate = seconds
 
     def start(self, now: float) -> None:
         """The training starts, or goes on, now."""
@@ -88,15 +88,21 @@ class Budget:
     def measured(self) -> float:
         """A measurement is complete; returns what it cost."""
         cost, self._current = self._current, 0.0
-        if self.measurements == 0:
-            self._costs.clear()  # the estimate has done its work
         self._costs.append(cost)
         self.measurements += 1
         return cost
 
+    @property
+    def expected(self) -> float:
+        """Seconds that the next measurement may cost."""
+        known = list(self._costs)
+        if len(known) == _REMEMBERED:
+            return 2 * max(known) - min(known)
+        return max([self._estimate, *known])
+
     def allows(self) -> bool:
         """Whether the next measurement fits."""
-        return self.share is None or self.spent + max(self._costs) <= self.share * self.training
+        return self.share is None or self.spent + self.expected <= self.share * self.training
 
     def report(self) -> Spending:
         """Return the account so far."""
@@ -115,6 +121,7 @@ class Budget:
             "spent": self.spent,
             "steps": self.steps,
             "measurements": self.measurements,
+            "estimate": self._estimate,
             "costs": list(self._costs),
         }
 
@@ -122,4 +129,5 @@ class Budget:
         """Continue an account."""
         self.training, self.spent = float(state["training"]), float(state["spent"])
         self.steps, self.measurements = int(state["steps"]), int(state["measurements"])
+        self._estimate = float(state.get("estimate", 0.0))
         self._costs = deque(state["costs"], maxlen=_REMEMBERED)

@@ -12,7 +12,7 @@ __all__ = ["ERRORS", "variable_attributes", "variables"]
 # Method → how far its singular values may be from the true ones.
 ERRORS = {
     "gram": "eigenvalues of the Gram matrix in float64: |σ̂² − σ²| ≤ (l + 10k)·1.1e-16·‖M‖_F² with sides k ≤ l; "
-    "smaller σ² are recorded as 0",
+    "smaller σ² are recorded as 0; activations of layers with more outputs than inputs: docs/monitor.md",
     "gram_float32": "eigenvalues of the Gram matrix in float32: |σ̂² − σ²| ≤ (l + 10k)·6.0e-8·‖M‖_F² with sides k ≤ l; "
     "smaller σ² are recorded as 0",
     "svd": "singular value decomposition in the precision of the matrix, float32 at least; activations as with gram",

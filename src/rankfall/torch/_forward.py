@@ -11,6 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from rankfall.torch._moments import Moments, features, rows
 from rankfall.torch._selection import first_tensor
+from rankfall.torch._widening import pass_of
 
 __all__ = ["ForwardWatch"]
 
@@ -25,6 +26,8 @@ class ForwardWatch:
         model: Its training mode decides whether a pass counts.
         modules: Column of the layer → module.
         dtype: Precision of the sums.
+        steady: Whether layers with more outputs than inputs may be seen from their inputs: all passes of a measurement
+            have the same weights, and sums are in float64.
         guard: Runs a function of no arguments, keeps the time and catches its exceptions.
     """
 
@@ -34,8 +37,11 @@ class ForwardWatch:
         modules: Mapping[int, nn.Module],
         dtype: torch.dtype,
         guard: Callable[[Callable[[], None], Tensor], None],
+        *,
+        steady: bool,
     ) -> None:
         self._model, self._modules, self._dtype, self._guard = model, dict(modules), dtype, guard
+        self.steady = steady
         self._handles: list[RemovableHandle] = []
         self._counting = False
         self._moments: dict[int, Moments] = {}
@@ -64,7 +70,7 @@ class ForwardWatch:
         found, self._moments = self._moments, {}
         return found
 
-    def take(self, column: int, module: nn.Module, output: Any) -> None:
+    def take(self, column: int, module: nn.Module, arguments: Any, output: Any) -> None:
         """Add the output of a forward pass."""
         if not self._model.training or _in_backward():
             return
@@ -75,8 +81,12 @@ class ForwardWatch:
         if self._counting:
             moments.count += tensor.numel() // features(module)
             return
-        samples = tensor.detach()
-        self._guard(lambda: moments.add(rows(module, samples), self._dtype), samples)
+        self._guard(lambda: self._add(moments, module, arguments, tensor.detach()), tensor)
+
+    @torch.no_grad()
+    def _add(self, moments: Moments, module: nn.Module, arguments: Any, output: Tensor) -> None:
+        source = pass_of(module, arguments, output) if self.steady else None
+        moments.add(rows(module, output), self._dtype, source)
 
 
 class _Hook:
@@ -89,7 +99,7 @@ class _Hook:
         # torch.compile sees a hook that does nothing, so that the compiled code is the same with it and without.
         if torch.compiler.is_compiling():
             return
-        self._watch.take(self._column, module, output)
+        self._watch.take(self._column, module, arguments, output)
 
     def __reduce__(self) -> tuple[Callable[[], Callable[..., None]], tuple[()]]:
         return _inert, ()

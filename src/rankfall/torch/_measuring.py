@@ -5,33 +5,29 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from rankfall import ranks
+from rankfall.torch._gram import Gram, gram_of, joined, working_precision
 from rankfall.torch._moments import Moments
-from rankfall.torch._spectra import (
-    SVD_FREE,
-    Gram,
-    gram_of,
-    measures_of_spectrum,
-    singular_values,
-    singular_values_from_gram,
-    working_precision,
-)
+from rankfall.torch._spectra import SVD_FREE, measures_of_spectrum, singular_values, singular_values_from_gram
 
 __all__ = ["METHODS", "Pending", "Settings", "collect", "measure_matrices", "measure_moments"]
 
 # How spectra are computed → precision of the Gram matrix.
 METHODS = {"gram": torch.float64, "gram_float32": torch.float32, "svd": torch.float64}
 
-# Entries of equally shaped matrices that are stacked at a time (in float64: 128 MiB).
+# Entries of equally shaped matrices that are stacked at a time: on a processor what its cache holds, else 128 MiB.
+_CHUNKS = {"cpu": 2**18}
 _CHUNK = 2**24
 # Products with the Gram matrix: from a random start, and from the vector of the last measurement.
 _COLD, _WARM = 50, 10
 
 Report = Callable[[Exception], None]
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -75,13 +71,14 @@ def measure_matrices(
         starts: Column → start of the power iteration; replaced by the vectors that it ends with.
         report: Called with the exception of a group that failed; its results are missing.
     """
+    wide = {column: matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix for column, matrix in matrices.items()}
     results: list[Pending] = []
-    for columns, group in _chunks(matrices):
+    for columns in _alike(wide, lambda matrix: (matrix.shape, matrix.device, matrix.dtype)):
         try:
             if settings.iterates:
-                results += _iterated(columns, group, settings, starts)
+                results += _iterated(columns, wide, settings, starts)
             else:
-                results += _decomposed(columns, group, settings)
+                results += _decomposed(columns, wide, settings)
         except Exception as error:
             report(error)
     return results
@@ -90,14 +87,18 @@ def measure_matrices(
 @torch.no_grad()
 def measure_moments(moments: Mapping[int, Moments], settings: Settings, report: Report) -> list[Pending]:
     """Measure the activations behind second moments, by column; layers without samples are missing."""
-    groups: dict[object, list[int]] = defaultdict(list)
+    grams: dict[int, Gram] = {}
     for column, moment in moments.items():
-        if moment.total is not None:
-            groups[moment.total.shape, moment.total.device, moment.entries].append(column)
-    results: list[Pending] = []
-    for columns in groups.values():
         try:
-            results += _from_moments(tuple(columns), [moments[column] for column in columns], settings)
+            gram = moment.gram(METHODS[settings.method])
+            if gram is not None:
+                grams[column] = gram
+        except Exception as error:
+            report(error)
+    results: list[Pending] = []
+    for columns in _alike(grams, lambda gram: (gram.product.shape, gram.product.device)):
+        try:
+            results += _from_grams(columns, grams, moments, settings)
         except Exception as error:
             report(error)
     return results
@@ -120,64 +121,85 @@ def collect(pending: Sequence[Pending]) -> dict[str, dict[int, list[float]]]:
     return dict(found)
 
 
-def _chunks(matrices: Mapping[int, Tensor]) -> Iterator[tuple[tuple[int, ...], list[Tensor]]]:
+def _alike(items: Mapping[int, Item], kind: Callable[[Item], object]) -> list[tuple[int, ...]]:
+    """Columns of what is of one kind."""
     groups: dict[object, list[int]] = defaultdict(list)
-    wide = {column: matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix for column, matrix in matrices.items()}
-    for column, matrix in wide.items():
-        groups[matrix.shape, matrix.device, matrix.dtype].append(column)
-    for columns in groups.values():
-        size = max(1, _CHUNK // wide[columns[0]].numel())
-        for first in range(0, len(columns), size):
-            chosen = tuple(columns[first : first + size])
-            yield chosen, [wide[column] for column in chosen]
+    for column, item in items.items():
+        groups[kind(item)].append(column)
+    return [tuple(columns) for columns in groups.values()]
 
 
-def _decomposed(columns: tuple[int, ...], group: list[Tensor], settings: Settings) -> list[Pending]:
-    longer = group[0].shape[1]
-    if settings.method == "svd":
-        values = singular_values(group)
-        norm = torch.linalg.vector_norm(values, dim=-1)
-    else:
-        gram = gram_of(group, working_precision(group[0].device, METHODS[settings.method]))
-        values, norm = singular_values_from_gram(gram), gram.norm
-    return _all_results(columns, values, norm, settings, longer * _precision(group[0].dtype))
+def _chunks(columns: tuple[int, ...], one: Tensor) -> Iterator[tuple[int, ...]]:
+    """So many columns at a time that their tensors, of the size of this one, may be stacked."""
+    size = max(1, _CHUNKS.get(one.device.type, _CHUNK) // one.numel())
+    for first in range(0, len(columns), size):
+        yield columns[first : first + size]
+
+
+def _decomposed(columns: tuple[int, ...], matrices: Mapping[int, Tensor], settings: Settings) -> list[Pending]:
+    first = matrices[columns[0]]
+    dtype = working_precision(first.device, METHODS[settings.method])
+    values, norms = [], []
+    for chunk in _chunks(columns, first):
+        group = [matrices[column] for column in chunk]
+        if settings.method == "svd":
+            values.append(singular_values(group))
+            norms.append(torch.linalg.vector_norm(values[-1], dim=-1))
+        else:
+            gram = gram_of(group, dtype)
+            values.append(singular_values_from_gram(gram))
+            norms.append(gram.norm)
+    return _all_results(
+        columns, torch.cat(values), torch.cat(norms), settings, first.shape[1] * _precision(first.dtype)
+    )
 
 
 def _iterated(
-    columns: tuple[int, ...], group: list[Tensor], settings: Settings, starts: dict[int, Tensor]
+    columns: tuple[int, ...], matrices: Mapping[int, Tensor], settings: Settings, starts: dict[int, Tensor]
 ) -> list[Pending]:
-    batch = torch.stack(group)
-    if batch.element_size() < 4:
-        batch = batch.float()
-    found = {"norm": torch.linalg.matrix_norm(batch)}
-    if "participation_ratio" in settings.measures:
-        found["participation_ratio"] = ranks.participation_ratio_from_matrix(batch)
-    if "stable_rank" in settings.measures:
-        warm = all(column in starts for column in columns)
-        fresh = ranks.random_start(batch, seed=0)
-        vectors = torch.stack([starts[column].to(batch) if column in starts else fresh for column in columns])
-        estimate = ranks.stable_rank_from_matrix(batch, vectors, iterations=_WARM if warm else _COLD)
-        found["stable_rank"], found["stable_rank_error"] = estimate.value, estimate.error
-        # Where the matrix has become NaN, so has its vector: the next iteration starts afresh.
-        sound = estimate.vector.isfinite().all(-1, keepdim=True)
-        starts.update(zip(columns, torch.where(sound, estimate.vector, fresh), strict=True))
-    return [Pending(name, columns, values) for name, values in found.items()]
+    results = []
+    for chunk in _chunks(columns, matrices[columns[0]]):
+        batch = torch.stack([matrices[column] for column in chunk])
+        if batch.element_size() < 4:
+            batch = batch.float()
+        found = {"norm": torch.linalg.matrix_norm(batch)}
+        if "participation_ratio" in settings.measures:
+            found["participation_ratio"] = ranks.participation_ratio_from_matrix(batch)
+        if "stable_rank" in settings.measures:
+            warm = all(column in starts for column in chunk)
+            fresh = ranks.random_start(batch, seed=0)
+            vectors = torch.stack([starts[column].to(batch) if column in starts else fresh for column in chunk])
+            estimate = ranks.stable_rank_from_matrix(batch, vectors, iterations=_WARM if warm else _COLD)
+            found["stable_rank"], found["stable_rank_error"] = estimate.value, estimate.error
+            # Where the matrix has become NaN, so has its vector: the next iteration starts afresh.
+            sound = estimate.vector.isfinite().all(-1, keepdim=True)
+            starts.update(zip(chunk, torch.where(sound, estimate.vector, fresh), strict=True))
+        results += [Pending(name, chunk, values) for name, values in found.items()]
+    return results
 
 
-def _from_moments(columns: tuple[int, ...], moments: list[Moments], settings: Settings) -> list[Pending]:
-    product = torch.stack([moment.total for moment in moments if moment.total is not None])
-    counts = torch.tensor([[moment.count] for moment in moments], device=product.device)
-    size = product.diagonal(dim1=-2, dim2=-1).mean(-1)
-    sound = torch.isfinite(product).all(-1).all(-1)
-    scale = torch.where(sound & (size > 0), size, torch.ones_like(size))
-    product = torch.where(sound[:, None, None], product / scale[:, None, None], torch.zeros_like(product))
-    scale = torch.where(sound, scale.sqrt(), torch.full_like(scale, float("nan")))
-    # The product sums over the samples: the bound on rounding takes their number for the longer side. Where there are
-    # fewer samples than features, eigenvalues that are nothing but rounding lie below that bound and become zeros.
-    gram = Gram(product=product, scale=scale, length=max(max(moment.count for moment in moments), product.shape[-1]))
-    values = singular_values_from_gram(gram)
-    tolerance = counts.clamp(min=product.shape[-1]) * _precision(moments[0].entries)
-    return _all_results(columns, values, gram.norm, settings, tolerance)
+def _from_grams(
+    columns: tuple[int, ...], grams: Mapping[int, Gram], moments: Mapping[int, Moments], settings: Settings
+) -> list[Pending]:
+    values, norms = [], []
+    for chunk in _chunks(columns, grams[columns[0]].product):
+        gram = joined([grams[column] for column in chunk])
+        values.append(singular_values_from_gram(gram))
+        norms.append(gram.norm)
+    results = []
+    # One precision and one number of singular values at a time; where there are more than of the Gram matrix, as of a
+    # layer with more outputs than inputs, they are zero.
+    found, norm = torch.cat(values), torch.cat(norms)
+    places = {column: place for place, column in enumerate(columns)}
+    kinds = {column: moments[column] for column in columns}
+    for alike in _alike(kinds, lambda moment: (min(moment.count, moment.width), moment.entries)):
+        chosen = [places[column] for column in alike]
+        one = moments[alike[0]]
+        some = torch.nn.functional.pad(found[chosen], (0, min(one.count, one.width) - found.shape[1]))
+        longer = [[max(moments[column].count, moments[column].width)] for column in alike]
+        tolerance = torch.tensor(longer, device=found.device) * _precision(one.entries)
+        results += _all_results(alike, some, norm[chosen], settings, tolerance)
+    return results
 
 
 def _all_results(

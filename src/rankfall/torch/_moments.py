@@ -5,10 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from rankfall.torch._gram import Gram, add_up, checked, energy, gram_of, rounding, working_precision
 from rankfall.torch._matrices import CONVOLUTIONS
-from rankfall.torch._spectra import working_precision
+from rankfall.torch._widening import Pass, Widening
 
 __all__ = ["ACTIVE", "Moments", "features", "rows"]
+
+# Samples that are converted at a time.
+_PIECE = 4096
 
 # Modules whose output is watched.
 ACTIVE = (nn.Linear, *CONVOLUTIONS, nn.Embedding, nn.EmbeddingBag, nn.MultiheadAttention)
@@ -34,25 +38,78 @@ def rows(module: nn.Module, output: Tensor) -> Tensor:
 
 
 class Moments:
-    """Σ x xᵀ over samples x, not centred, and their number.
+    """What the singular values of a samples × features matrix need, collected batch by batch; not centred.
 
-    The singular values of the samples × features matrix of all samples so far are the roots of its eigenvalues.
+    That is the samples themselves while there are no more of them than features, then Σ x xᵀ; of a linear layer with
+    more outputs than inputs Σ x xᵀ of what goes in (`_widening`).
+
+    Attributes:
+        count: Number of samples.
+        width: Number of features.
+        entries: Type of the samples.
+        total: Σ x xᵀ on and below the diagonal, shape (features, features); None as long as it is not needed.
     """
 
     def __init__(self) -> None:
         self.count = 0
-        self.total: Tensor | None = None
+        self.width = 0
         self.entries = torch.float32
+        self.total: Tensor | None = None
+        self._kept: list[Tensor] = []
+        self._widening: Widening | None = None
+        self._folded: Tensor | None = None  # bound on the error of what came from a widening layer
 
-    def add(self, samples: Tensor, dtype: torch.dtype) -> None:
-        """Add samples × features, in `dtype` or the widest that the device has; no samples change nothing."""
+    def add(self, samples: Tensor, dtype: torch.dtype, source: Pass | None = None) -> None:
+        """Add samples × features; no samples change nothing.
+
+        Args:
+            samples: The outputs.
+            dtype: Precision of the sums, or the widest that the device has.
+            source: The product that they are, if they are one.
+        """
         if samples.shape[0] == 0:
             return
-        values = samples.detach().to(working_precision(samples.device, dtype))
-        with torch.no_grad(), torch.autocast(values.device.type, enabled=False):
-            if self.total is None:
-                self.total = values.mT @ values
-                self.entries = samples.dtype
+        samples = samples.detach()
+        if self.count == 0:
+            self.width, self.entries = samples.shape[1], samples.dtype
+        with torch.no_grad(), torch.autocast(samples.device.type, enabled=False):
+            precise = working_precision(samples.device, dtype)
+            if self.count == 0 and source is not None and precise == torch.float64:
+                # Where there are fewer samples than inputs, the samples themselves are less.
+                self._widening = Widening(source) if len(samples) > source.inner else None
+            if self._widening is not None and source is not None and self._widening.continues(source):
+                self._widening.add(source.inputs)
             else:
-                self.total.addmm_(values.mT, values)
+                self._add_outputs(samples, precise)
         self.count += samples.shape[0]
+
+    def gram(self, dtype: torch.dtype) -> Gram | None:
+        """Return a Gram matrix whose eigenvalues are the squared singular values, but for zeros; None without samples.
+
+        Args:
+            dtype: As in `add`.
+        """
+        if self._widening is not None:
+            return self._widening.gram()
+        if self._kept:
+            samples = torch.cat(self._kept)
+            return gram_of([samples], working_precision(samples.device, dtype))
+        if self.total is None:
+            return None
+        product = self.total[None]
+        # The product sums over the samples: the bound on rounding takes their number for the longer side.
+        error = rounding(self.width, max(self.count, self.width), product.dtype) * energy(product)
+        return checked(product, torch.ones_like(error), error if self._folded is None else error + self._folded)
+
+    def _add_outputs(self, samples: Tensor, precise: torch.dtype) -> None:
+        if self._widening is not None:  # its weights have changed between two passes
+            self.total, self._folded = self._widening.outputs(), self._widening.gram().error
+            self._widening = None
+        if self.total is None and self.count + samples.shape[0] <= self.width:
+            self._kept.append(samples.clone())
+            return
+        pieces = [piece for kept in (*self._kept, samples) for piece in kept.split(_PIECE)]
+        self._kept = []
+        for piece in pieces:
+            product = add_up([piece.to(precise).mT[None]])[0]
+            self.total = product if self.total is None else self.total.add_(product)

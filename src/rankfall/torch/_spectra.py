@@ -2,86 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from rankfall import ranks
+from rankfall.torch._gram import Gram, gram_of, rounding
 
-__all__ = [
-    "SVD_FREE",
-    "Gram",
-    "add_up",
-    "gram_of",
-    "measures_of_spectrum",
-    "resolution",
-    "singular_values",
-    "singular_values_from_gram",
-    "working_precision",
-]
+__all__ = ["SVD_FREE", "gram_of", "measures_of_spectrum", "resolution", "singular_values", "singular_values_from_gram"]
 
 # Measures that Frobenius norms and a power iteration give.
 SVD_FREE = frozenset({"stable_rank", "participation_ratio"})
-
-# Columns of a long matrix that are converted at a time: an embedding never has a whole copy in float64.
-_PIECE = 4096
-
-
-@dataclass(frozen=True)
-class Gram:
-    """Products of matrices with their transposes, from the shorter side.
-
-    Attributes:
-        product: MMᵀ/scale², shape (batch, k, k).
-        scale: Largest entry of each matrix, 1 for a zero matrix, shape (batch,); NaN where an entry is not finite.
-        length: The longer side, over which the product sums.
-    """
-
-    product: Tensor
-    scale: Tensor
-    length: int
-
-    @property
-    def norm(self) -> Tensor:
-        """Frobenius norm of the matrices, shape (batch,)."""
-        return self.scale * self.product.diagonal(dim1=-2, dim2=-1).sum(-1).clamp(min=0).sqrt()
-
-
-def working_precision(device: torch.device, wanted: torch.dtype = torch.float64) -> torch.dtype:
-    """Return `wanted`, or float32 on a device that has no float64."""
-    return torch.float32 if device.type == "mps" else wanted
-
-
-def gram_of(matrices: Sequence[Tensor], dtype: torch.dtype) -> Gram:
-    """Return the Gram matrices of equally shaped matrices (m, n), computed in `dtype`.
-
-    Scaling by the largest entry keeps squares from overflow and from vanishing (gradients of 1e-30 in float32).
-    """
-    batch = torch.stack(list(matrices))
-    if batch.is_floating_point() and batch.element_size() < 4:
-        batch = batch.float()
-    if batch.shape[-2] > batch.shape[-1]:
-        batch = batch.mT
-    largest = batch.abs().amax(dim=(-2, -1)).to(dtype)
-    largest = torch.where(torch.isfinite(largest), largest, torch.full_like(largest, float("nan")))
-    scale = torch.where(largest == 0, torch.ones_like(largest), largest)
-    # One matrix with NaN must not spoil LAPACK's work on the others: it is computed as zeros and set to NaN later.
-    divisor = torch.where(scale.isnan(), torch.full_like(scale, float("inf")), scale)
-    product = add_up(_scaled_pieces(batch, divisor, dtype))
-    return Gram(product=product, scale=scale, length=batch.shape[-1])
-
-
-def add_up(pieces: Iterable[Tensor]) -> Tensor:
-    """Return Σ PPᵀ over pieces (batch, k, columns), in their precision even inside autocast."""
-    total: Tensor | None = None
-    for piece in pieces:
-        with torch.autocast(piece.device.type, enabled=False):
-            total = torch.bmm(piece, piece.mT) if total is None else torch.baddbmm(total, piece, piece.mT)
-    if total is None:
-        raise ValueError("no pieces")
-    return total
 
 
 def singular_values_from_gram(gram: Gram) -> Tensor:
@@ -91,10 +23,10 @@ def singular_values_from_gram(gram: Gram) -> Tensor:
     (l + 10k)·u·‖M‖_F², k ≤ l being the sides and u the unit roundoff (N. Higham, "Accuracy and Stability of Numerical
     Algorithms", 2002, section 3.5, and Weyl's inequality; 10k stands for the solver's modest polynomial). So
     |σ̂² − σ²| is below that, and singular values below `resolution`·‖M‖_F cannot be told from zero: they are set to 0.
+    The product may have a bound of its own (`_widening`).
     """
-    values, energy = torch.linalg.eigvalsh(gram.product), gram.product.diagonal(dim1=-2, dim2=-1).sum(-1, keepdim=True)
-    smallest = resolution(gram.product.shape[-1], gram.length, gram.product.dtype) ** 2 * energy
-    values = torch.where(values > smallest, values, torch.zeros_like(values))
+    values = torch.linalg.eigvalsh(gram.product)
+    values = torch.where(values > gram.error[:, None], values, torch.zeros_like(values))
     return values.sqrt().flip(-1) * gram.scale[:, None]
 
 
@@ -115,7 +47,7 @@ def resolution(shorter: int, longer: int, dtype: torch.dtype) -> float:
         >>> f"{resolution(768, 3072, torch.float64):.1e}"
         '1.1e-06'
     """
-    return float(((longer + 10 * shorter) * torch.finfo(dtype).eps / 2) ** 0.5)
+    return float(rounding(shorter, longer, dtype) ** 0.5)
 
 
 def measures_of_spectrum(values: Tensor, measures: Sequence[str], tolerance: float | Tensor) -> dict[str, Tensor]:
@@ -136,8 +68,3 @@ def measures_of_spectrum(values: Tensor, measures: Sequence[str], tolerance: flo
         else:
             result[name] = ranks.MEASURES[name](values)
     return result
-
-
-def _scaled_pieces(batch: Tensor, scale: Tensor, dtype: torch.dtype) -> Iterable[Tensor]:
-    for piece in batch.split(_PIECE, dim=-1):
-        yield piece.to(dtype).nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0) / scale[:, None, None]

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from rankfall.experiments._beyond._claims import STAYS, THINGS, Outcome, find, quiet_arm, ratios
-from rankfall.experiments._beyond._experiment import LABEL_NOISE, Experiment
+from rankfall.experiments._beyond._experiment import LABEL_NOISE, SGD, Experiment
 from rankfall.experiments._beyond._ranks import ALIVE, JACOBIAN_THRESHOLD
 from rankfall.experiments._target import Results
 
@@ -59,11 +59,11 @@ def verdict_sentences(experiments: Sequence[Experiment], results: Mapping[str, R
 
 
 def _other_arms(experiments: Sequence[Experiment], results: Mapping[str, Results]) -> list[str]:
-    """Arms without label noise that lower a rank which the claim's arm without noise keeps."""
+    """Where SGD without label noise lowers a rank which the claim's arm without noise keeps."""
     places = []
     for each in experiments:
         for arm in each.arms:
-            if arm.noise or arm.name == quiet_arm(results[each.name]) or arm.name not in results[each.name]:
+            if arm.name != SGD or arm.name == quiet_arm(results[each.name]) or arm.name not in results[each.name]:
                 continue
             lowered = [thing for thing in THINGS if _lowers(results[each.name], arm.name, thing)]
             if lowered:
