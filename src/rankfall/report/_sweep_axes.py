@@ -16,7 +16,7 @@ from matplotlib.ticker import NullLocator
 __all__ = ["Scale", "SweepAxis", "axis_of", "scale_of"]
 
 Scale = Literal["linear", "log", "ordinal"]
-# With more values than this, not each of them has a tick.
+# With more values than this, the ticks are round numbers and not the values.
 _MOST_TICKS = 8
 # Positive values that span this factor, two of them being all there are, are meant as powers.
 _POWERS = 8.0
@@ -73,16 +73,34 @@ class SweepAxis:
         at = self.positions
         return LogNorm(at[0], at[-1]) if self.scale == "log" and len(at) > 1 else Normalize(at[0], max(at[-1], at[0]))
 
-    def dress(self, axes: Axes, which: Literal["x", "y"], *, label: bool = True, limits: bool = False) -> None:
-        """Set scale, ticks and label of one direction of a panel; with `limits` the panel ends where the cells end."""
+    def tick(self, place: int) -> str:
+        """One value as short as a tick's label must be."""
+        return f"{self.values[place]:.3g}" if self.numeric else str(self.values[place])
+
+    def dress(
+        self,
+        axes: Axes,
+        which: Literal["x", "y"],
+        *,
+        label: bool = True,
+        limits: bool = False,
+        ticks: int = _MOST_TICKS,
+    ) -> None:
+        """Set scale, ticks and label of one direction of a panel.
+
+        Args:
+            axes: The panel.
+            which: The direction.
+            label: Whether to write the label.
+            limits: Let the panel end where the cells end.
+            ticks: How many ticks there is room for.
+        """
         if self.scale == "log":
             (axes.set_xscale if which == "x" else axes.set_yscale)("log")
         direction = axes.xaxis if which == "x" else axes.yaxis
-        many = len(self.values) > _MOST_TICKS
-        if self.scale == "ordinal" or not many:
-            places = np.unique(np.linspace(0, len(self.values) - 1, _MOST_TICKS).round().astype(int)) if many else None
-            chosen = np.arange(len(self.values)) if places is None else places
-            direction.set_ticks(self.positions[chosen], [self.text(place) for place in chosen.tolist()])
+        if self.scale == "ordinal" or len(self.values) <= _MOST_TICKS:
+            chosen = np.arange(0, len(self.values), -(-len(self.values) // ticks))
+            direction.set_ticks(self.positions[chosen], [self.tick(place) for place in chosen.tolist()])
             direction.set_minor_locator(NullLocator())
         if label:
             (axes.set_xlabel if which == "x" else axes.set_ylabel)(self.label)

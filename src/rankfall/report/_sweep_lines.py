@@ -27,6 +27,7 @@ _MOST_MARKERS = 25
 # A quantity that spans more than this factor is drawn on a logarithmic scale.
 _LOG_SPAN = 100.0
 _BAND = 2.0
+_FOOT = 0.03
 _MARKS = {"failed": "x", "not computed yet": "|"}
 
 
@@ -45,17 +46,21 @@ def draw_lines(results: xr.Dataset, chosen: Choice, columns: Literal[1, 2]) -> F
                 highs.append(float(finite.max()))
         axes.set_title(title)
     logarithmic = bool(lows) and min(lows) > 0 and max(highs) / min(lows) > _LOG_SPAN
+    across = max(axes.get_subplotspec().colspan.stop for axes in grid)  # type: ignore[union-attr]
+    room = {1: 8, 2: 6 if columns == 2 else 4, 3: 5}.get(across, 4)
     for axes in grid:
         place = axes.get_subplotspec()
         assert place is not None
         if chosen.x.dim != "time" or "save_time" not in results:
-            chosen.x.dress(axes, "x", label=False)
+            chosen.x.dress(axes, "x", label=False, ticks=room)
         if place.is_last_row():
             axes.set_xlabel("time" if chosen.x.dim == "time" and "save_time" in results else chosen.x.label)
         if place.is_first_col():
             axes.set_ylabel(_label(results, chosen.quantity))
         if logarithmic:
             axes.set_yscale("log")
+    if found & set(_MARKS):
+        _make_room(grid, 1 if chosen.lines is None else len(chosen.lines.values))
     _legend(figure, grid, chosen, found)
     return figure
 
@@ -99,7 +104,7 @@ def _mark(
     axes: Axes, where: np.ndarray, states: np.ndarray, colour: str, number: int, lines: int, found: set[str]
 ) -> None:
     """Marks at the foot of the panel for cells without a number, one row per line if there are few."""
-    height = 0.03 + 0.035 * number if lines <= _MOST_IN_LEGEND else 0.03
+    height = _height(number, lines)
     for words, state in (("failed", FAILED), ("not computed yet", LEFT)):
         chosen = where[states == state]
         if len(chosen):
@@ -115,6 +120,22 @@ def _mark(
                 clip_on=False,
                 label=f"_{words}",
             )
+
+
+def _make_room(grid: list[Axes], lines: int) -> None:
+    """Lower the foot of the panels, so that the marks there stand below the lines. The panels share their scale."""
+    share = _height(lines - 1, lines) + _FOOT
+    for axes in grid[:1]:
+        low, high = axes.get_ylim()
+        if axes.get_yscale() == "log":
+            axes.set_ylim(low * (low / high) ** (share / (1 - share)), high)
+        else:
+            axes.set_ylim(low - (high - low) * share / (1 - share), high)
+
+
+def _height(number: int, lines: int) -> float:
+    """Of the marks of one line, as a share of the panel's height."""
+    return _FOOT + 0.035 * number if lines <= _MOST_IN_LEGEND else _FOOT
 
 
 def _grid(chosen: Choice, n: int, columns: Literal[1, 2]) -> tuple[list[Axes], Figure]:
@@ -155,8 +176,10 @@ def _legend(figure: Figure, grid: list[Axes], chosen: Choice, found: set[str]) -
         if words in found:
             extra.append(Line2D([], [], color=style.GREY, marker=mark, linestyle="", markersize=4.0, label=words))
     if handles and family is not None:
+        if extra:
+            handles += [Line2D([], [], linestyle="", label=" "), *extra]
         figure.legend(handles=handles, title=family.label, loc="outside right upper", title_fontsize=7.5)
-    if extra:
+    elif extra:
         figure.legend(handles=extra, loc="outside lower right", ncols=len(extra))
 
 

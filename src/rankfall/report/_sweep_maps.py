@@ -8,9 +8,10 @@ import matplotlib as mpl
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm, Normalize, TwoSlopeNorm
+from matplotlib.colors import ListedColormap, LogNorm, Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.path import Path
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
@@ -23,6 +24,7 @@ __all__ = ["draw_maps"]
 
 _HATCHES = {"failed": ("xxxx", style.NOISE_COLOURS[0]), "not computed yet": ("////", style.GREY)}
 _NO_VALUE = "#e4e7ea"
+_ERRORS = ListedColormap(mpl.colormaps["YlOrBr"](np.linspace(0.0, 0.7, 256)))
 # Maps that span more than this factor are coloured on a logarithmic scale.
 _LOG_SPAN = 300.0
 _MOST_ERROR_PANELS = 4
@@ -54,15 +56,15 @@ def draw_maps(results: xr.Dataset, chosen: Choice, columns: Literal[1, 2]) -> Fi
         figure.colorbar(image, ax=grid[0], label=label, pad=0.02)
     if with_error:
         error_norm = Normalize(0.0, max(float(np.nanmax(errors)), 1e-300))
-        for number, (_, _, _, title) in enumerate(places):
-            axes = grid[1][number]
-            image = _draw(axes, x, y, errors[number], states[number], error_norm, mpl.colormaps["YlOrBr"], missing)
-            axes.set_title("" if alone else title)
+        for number, axes in enumerate(grid[1]):
+            image = _draw(axes, x, y, errors[number], states[number], error_norm, _ERRORS, missing)
         figure.colorbar(image, ax=grid[1], label="standard error", pad=0.02)
+    across = max(axes.get_subplotspec().colspan.stop for row in grid for axes in row)  # type: ignore[union-attr]
+    room = {1: 8, 2: 7 if columns == 2 else 4, 3: 5}.get(across, 4)
     for axes in {id(axes): axes for row in grid for axes in row}.values():
         place = axes.get_subplotspec()
         assert place is not None
-        x.dress(axes, "x", label=place.is_last_row() or alone, limits=True)
+        x.dress(axes, "x", label=place.is_last_row() or alone, limits=True, ticks=room)
         y.dress(axes, "y", label=place.is_first_col() or alone, limits=True)
     _legend(figure, missing)
     return figure
@@ -132,13 +134,24 @@ def _contours(axes: Axes, x: SweepAxis, y: SweepAxis, values: np.ndarray, levels
     inside = levels[(levels > finite.min()) & (levels < finite.max())]
     if not len(inside):
         return
-    lines = axes.contour(
-        x.positions, y.positions, np.ma.masked_invalid(values), levels=inside, colors="white", linewidths=0.9
-    )
+    # interpolated on the scales of the axes, where a border halfway between two cells also looks it
+    x.dress(axes, "x", label=False, limits=True)
+    y.dress(axes, "y", label=False, limits=True)
+    at = [np.log(axis.positions) if axis.scale == "log" else axis.positions for axis in (x, y)]
+    lines = axes.contour(*at, np.ma.masked_invalid(values), levels=inside, colors="white", linewidths=0.9)
+    lines.set_paths([_on_scales(path, x, y) for path in lines.get_paths()])
     lines.set(path_effects=[withStroke(linewidth=1.9, foreground=style.INK)])
     for text in axes.clabel(lines, fmt=lambda level: f"{level:.4g}", fontsize=6.5, inline=False):
         text.set_path_effects([withStroke(linewidth=1.6, foreground=style.INK)])
         text.set_color("white")
+
+
+def _on_scales(path: Path, x: SweepAxis, y: SweepAxis) -> Path:
+    vertices = np.array(path.vertices, dtype=float)
+    for column, axis in enumerate((x, y)):
+        if axis.scale == "log":
+            vertices[:, column] = np.exp(vertices[:, column])
+    return Path(vertices, path.codes)
 
 
 def _levels(quantity: str, values: list[np.ndarray]) -> np.ndarray:

@@ -51,6 +51,8 @@ def sweep_figure(
     chosen = choose(results, x=x, y=y, color=color, panels=panels, at=at)
     with style.context():
         figure = draw_maps(results, chosen, columns) if chosen.kind == "map" else draw_lines(results, chosen, columns)
+        if chosen.remarks:
+            figure.supxlabel("; ".join(chosen.remarks), x=0.01, ha="left", fontsize=6.5, color=style.GREY)
         figure.suptitle(_title(results, chosen), x=0.01, ha="left", fontsize=8.5, fontweight="bold")
     return figure
 
@@ -58,8 +60,7 @@ def sweep_figure(
 def _title(results: xr.Dataset, chosen: Choice) -> str:
     words = str(results[chosen.quantity].attrs.get("long_name", chosen.quantity.replace("_", " ")))
     name = _study_name(results.attrs)
-    title = f"{name}: {words}" if name else words[:1].upper() + words[1:]
-    return "\n".join([title, *chosen.remarks])
+    return f"{name}: {words}" if name else words[:1].upper() + words[1:]
 
 
 def _study_name(attributes: Mapping[Any, Any]) -> str:
