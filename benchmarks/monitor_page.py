@@ -21,7 +21,15 @@ def section(r: Results) -> str:
         if r["same_values"] is not None
         else "without torch-module-monitor, which was not installed."
     )
-    head = ["", "measured at step", "overhead, processor time", "from sums", "by the clock", "s per measurement"]
+    head = [
+        "",
+        "measured at step",
+        "overhead, processor time",
+        "from sums",
+        "by the clock",
+        "s per measurement",
+        "ms per other step",
+    ]
     return "\n".join(
         [
             "## Following ranks during training\n",
@@ -65,6 +73,7 @@ def _row(contender: Results) -> list[str]:
         _percent(cpu["overhead_of_sums"]),
         _percent(contender["wall"]["overhead"]),
         "" if each is None else f"{each:.2f}",
+        f"{1000 * cpu['seconds_per_step_between']:.1f}",
     ]
 
 

@@ -31,7 +31,19 @@ def test_version():
 
 
 @pytest.mark.parametrize(
-    "command", [(), ("reproduce",), ("simulate",), ("lyapunov",), ("check",), ("plot",), ("scan",), ("doctor",)]
+    "command",
+    [
+        (),
+        ("reproduce",),
+        ("simulate",),
+        ("lyapunov",),
+        ("check",),
+        ("plot",),
+        ("scan",),
+        ("doctor",),
+        ("sweep",),
+        ("sweep", "status"),
+    ],
 )
 def test_help_shows_examples_and_exit_codes(command):
     result = run(*command, "--help")
@@ -52,7 +64,8 @@ def test_help_is_quick_and_loads_nothing_heavy():
     code = (
         "import sys; from rankfall.cli import app; import contextlib\n"
         "with contextlib.suppress(SystemExit): app(['--help'])\n"
-        "heavy = {'numba', 'xarray', 'matplotlib', 'scipy', 'sklearn', 'h5py'} & set(sys.modules)\n"
+        "heavy = {'numba', 'xarray', 'matplotlib', 'scipy', 'sklearn', 'h5py', 'zarr', 'distributed'}\n"
+        "heavy &= set(sys.modules)\n"
         "sys.exit(' '.join(sorted(heavy)) or 0)"
     )
     begun = time.monotonic()

@@ -109,9 +109,11 @@ def ordinary_loop(model, seed, arm, optimizer=None):
     replaced = torch.rand(*size, generator=source) < SCHEDULE.flips
     shifts = torch.randint(1, 10, size, generator=source)
     for step in range(SCHEDULE.steps):
-        x, y = (inputs, labels) if arm == "gd" else (inputs[chosen[step]], labels[chosen[step]])
+        x, y = (inputs, labels) if arm.startswith("gd") else (inputs[chosen[step]], labels[chosen[step]])
         if arm == "label-noise":
             y = torch.where(replaced[step], (y + shifts[step]) % 10, y)
+        if arm == "gd-smoothed":  # what a label that is flipped with probability 0.4 is on average
+            y = 0.6 * torch.nn.functional.one_hot(y, 10) + 0.4 / 9 * (1 - torch.nn.functional.one_hot(y, 10))
         optimizer.zero_grad()
         torch.nn.CrossEntropyLoss()(model(x), y).backward()
         optimizer.step()

@@ -123,8 +123,8 @@ def test_notes():
         "label-noise 9 and 9, σ₁ 8 and 8, 87.5%",
         "no singular value of A ends below its start",
         "weights 0.75 and 0.50, features 0.75 and 0.50, Jacobian 0.75 and 0.50",
-        "moves it by 2 times what it was (median); the ledger of plain SGD misses 2.5e-07 of that",
-        "AdamW moves Q by 3 times what it was (median); the ledger of plain SGD misses 0.9 of that",
+        "moves it by 2 times what it was; its distance from the ledger of plain SGD is 2.5e-07 times that",
+        "AdamW moves Q by 3 times what it was; its distance from the ledger of plain SGD is 0.9 times that",
     ):
         assert words in text, words
     assert "sgd " not in text  # nothing is left of it

@@ -280,12 +280,15 @@ def test_save_points_are_multiples_of_what_the_ledger_records():
 
 def test_the_experiments():
     made = adapters.experiments(Settings.choose(seed=4))
-    assert [each.name for each in made] == ["adapters", "adapters-narrow", "adapters-both"]
+    assert [each.name for each in made] == ["adapters", "adapters-small-step", "adapters-narrow", "adapters-both"]
+    arms = [[arm.name for arm in each.arms] for each in made]
     four = ["gd", "sgd", "label-noise", "adamw"]
-    assert {arm.name for arm in made[0].arms} == {*four, "gd-smoothed", "adamw-label-noise"} == set(ARMS)
-    assert [arm.name for arm in made[1].arms] == [arm.name for arm in made[2].arms] == four
+    assert set(arms[0]) == {*four, "gd-smoothed", "adamw-label-noise"} == set(ARMS)
+    assert arms[1:] == [four[:3], four, four]
     assert [arm.name for arm in made[0].arms if arm.noise] == ["label-noise", "adamw-label-noise"]
-    assert [each.settings["rank"] for each in made] == [16, 4, 16] and made[2].settings["both"]
+    assert [each.settings["rank"] for each in made] == [16, 16, 4, 16] and made[3].settings["both"]
+    assert [each.settings["step_size"] for each in made] == [1.0, 0.3, 1.0, 1.0]
+    assert "is 0.09 of what it is there" in made[1].lead and "with r = 4" in made[2].lead
     assert json.loads(json.dumps(made[0].settings)) == made[0].settings
     (quick,) = adapters.experiments(Settings.choose(quick=True))
     assert quick.settings["steps"] < made[0].settings["steps"] and [arm.name for arm in quick.arms] == four

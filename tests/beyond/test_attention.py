@@ -12,8 +12,9 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
 from beyond.modules import Encoder, ordinary_loop  # noqa: E402
-from rankfall.experiments._beyond import images, transformer  # noqa: E402
-from rankfall.experiments._beyond._attention import AdamW, AttentionBooks, ledger_claims  # noqa: E402
+from rankfall.experiments._beyond import _attention_claims, images, transformer  # noqa: E402
+from rankfall.experiments._beyond._attention import AdamW, AttentionBooks  # noqa: E402
+from rankfall.experiments._beyond._attention_claims import ledger_claims  # noqa: E402
 from rankfall.experiments._beyond._classifier import Schedule  # noqa: E402
 from rankfall.experiments._beyond._vectorised import descend  # noqa: E402
 from rankfall.torch import Ledger  # noqa: E402
@@ -141,3 +142,23 @@ def test_what_is_claimed_of_the_determinant():
         assert verdict.passed is None and verdict.note.startswith("does not hold here")
     assert ledger_claims({"gd": noisy}) == []
     assert ledger_claims({"gd": noisy, "label-noise": _falling(0.2, 0.2, "interrupted at step 3")}) == []
+
+
+def _shrinking(share, seeds=5):
+    """Effective rank of two pairs that ends at this share of its start."""
+    rank = np.array([20.0, 20.0 * share])[None, :, None] * np.array([1.0, 0.5]) + np.zeros((seeds, 1, 1))
+    return xr.Dataset(
+        {"pair_effective_rank": (("seed", "step", "pair"), rank), "outcome": ("seed", np.array(["completed"] * seeds))},
+        coords={"seed": np.arange(seeds), "step": [0, 1]},
+    )
+
+
+def test_the_rank_of_the_pairs_is_claimed_as_that_of_the_weights():
+    verdicts = [
+        _attention_claims._pair_ranks({"gd": _shrinking(quiet), "label-noise": _shrinking(noisy)})[0]
+        for quiet, noisy in ((0.95, 0.6), (0.95, 0.95), (0.6, 0.5))
+    ]
+    assert [verdict.passed for verdict in verdicts] == [True, None, None]
+    assert [verdict.measured for verdict in verdicts] == pytest.approx([0.6, 0.95, 0.5])
+    assert verdicts[0].law == "rank of Z = [W1; W2ᵀ] of the heads' pairs"
+    assert _attention_claims._pair_ranks({"gd": _shrinking(1.0)}) == []

@@ -1,5 +1,6 @@
 """The convolutional network and the transformer against modules of torch's, trained by an ordinary loop."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -13,10 +14,10 @@ pytest.importorskip("sklearn")
 
 from beyond.modules import CONVOLUTIONS, DIGITS, SCHEDULE, TRANSFORMER, Convolutional, Encoder, ordinary_loop  # noqa: E402
 from rankfall.experiments._beyond import convolution, images, transformer  # noqa: E402
-from rankfall.experiments._beyond._classifier import Schedule  # noqa: E402
+from rankfall.experiments._beyond._classifier_notes import accuracy_notes, loss_notes  # noqa: E402
 
 SILENT = Work(threads=None, progress=False, checkpoint=None)
-ARMS = ["gd", "sgd", "label-noise"]
+ARMS = ["gd", "gd-smoothed", "sgd", "label-noise"]
 TRAIN = {
     "convolution": partial(convolution.train, CONVOLUTIONS, SCHEDULE, DIGITS),
     "transformer": partial(transformer.train, TRANSFORMER, SCHEDULE, DIGITS),
@@ -72,7 +73,7 @@ def test_the_transformer_against_modules(arm):
 
 
 @pytest.mark.parametrize("name", TRAIN)
-@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("arm", ["gd", "label-noise"])
 def test_a_seed_is_the_same_alone_and_beside_others(name, arm):
     one, five = TRAIN[name]([2], arm, SILENT), TRAIN[name](range(5), arm, SILENT)
     for variable, values in one.data_vars.items():
@@ -91,6 +92,13 @@ def test_arms_share_start_and_data_and_differ_in_noise(name):
         assert all(np.array_equal(start, starts[0]) for start in starts)
         ends = [run[variable].isel(step=-1).values for run in runs.values()]
         assert variable == "accuracy" or not any(np.array_equal(end, ends[0]) for end in ends[1:])
+    (note,) = loss_notes(runs)
+    for arm in ("gd-smoothed", "label-noise"):
+        rank = runs[arm]["effective_rank_jacobian"]
+        assert f"{float((rank[:, -1] / rank[:, 0]).median()):.2f}" in note.partition("Jacobian")[2]
+    assert loss_notes({"gd": runs["gd"], "label-noise": runs["label-noise"]}) == []
+    accuracy = float(runs["sgd"]["test_accuracy"][:, -1].median())
+    assert "; sgd " in accuracy_notes(runs)[0] and f" and {accuracy:.1%}" in accuracy_notes(runs)[0]
 
 
 @pytest.mark.parametrize("module, network", [(convolution, CONVOLUTIONS), (transformer, TRANSFORMER)])
@@ -134,7 +142,7 @@ def test_images_of_a_folder_are_learned(tmp_path):
     write(tmp_path, "t10k", *some(30, side=14, classes=4, seed=1))
     for module in (convolution, transformer):
         network = CONVOLUTIONS if module is convolution else TRANSFORMER
-        schedule = Schedule(**{**vars(SCHEDULE), "tests": 30, "steps": 6})
+        schedule = replace(SCHEDULE, tests=30, steps=6)
         run = module.train(network, schedule, images.load(tmp_path), [0], "label-noise", SILENT)
         assert run.attrs["data"].startswith("60 + 30 images of 14 × 14 pixels from ")
         # one row for each of 2 images and 4 classes

@@ -56,7 +56,7 @@ def test_the_experiments():
     wrong = ["digits-wrong-small-step", "digits-wrong-large-step"]
     vision = ["convolution", "transformer"]
     made = beyond._experiments(Settings.choose())
-    lora = ["adapters", "adapters-narrow", "adapters-both"]
+    lora = ["adapters", "adapters-small-step", "adapters-narrow", "adapters-both"]
     assert [each.name for each in made] == [*names, *wrong, *vision, *lora]
     assert [each.name for each in beyond._experiments(Settings.choose(quick=True))] == [*names, *vision, "adapters"]
     target = beyond.target(Settings.choose(only=("gelu", "tanh")))

@@ -20,7 +20,7 @@ def no_work(monkeypatch):
     def work(*arguments):
         raise AssertionError("bad input reached the work")
 
-    monkeypatch.setattr("rankfall._simulate._Run.execute", work)
+    monkeypatch.setattr("rankfall._simulate.Run.execute", work)
 
 
 def refused(message, **arguments):

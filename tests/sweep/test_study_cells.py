@@ -90,6 +90,33 @@ def test_problems_are_the_same_in_all_cells_unless_they_name_a_seed():
     assert [cell.settings["problem"]["seed"] for cell in made.cells()] == [1, 2]
 
 
+def test_objects_are_taken_for_their_settings():
+    made = Study(
+        problem=rf.Problem.gaussian(50, 3, 2, seed=1),
+        network=rf.LinearNetwork.balanced(3, [6, 7], 2, scale=0.5),
+        method=rf.LabelNoiseDescent(step_size=0.01, label_noise=1.0),
+        run={"steps": 10},
+    )
+    (cell,) = made.cells()
+    model = rf.sweep._model.Model.make(cell.settings)
+    np.testing.assert_array_equal(model.problem.covariance, rf.Problem.gaussian(50, 3, 2, seed=1).covariance)
+    assert (model.network.widths, model.network.start, model.network.scale) == ((3, 6, 7, 2), "balanced", 0.5)
+    assert model.method == rf.LabelNoiseDescent(step_size=0.01, label_noise=1.0)
+    assert Study.from_mapping(json.loads(json.dumps(made.to_mapping()))) == made
+    assert repr(made) == "Study('study', 1 cell)"
+    assert repr(study(axes={"label_noise": [1.0, 2.0], "width": [8, 9]})) == (
+        "Study('study', 4 cells: 2 label_noise × 2 width)"
+    )
+    for bad, message in (
+        ({"problem": rf.Problem.classification(9, 2, 2, seed=0)}, "give the study the files"),
+        ({"network": rf.LinearNetwork.from_weights(np.ones((3, 4)), np.ones((4, 1)))}, "give the study the files"),
+        ({"problem": rf.LinearNetwork.gaussian(3, 4, 1)}, "problem must be a table"),
+        ({"problem": made.problem, "method": rf.StochasticGradientDescent(0.1, 4)}, "needs the data"),
+    ):  # fmt: skip
+        with pytest.raises(rf.InvalidInput, match=message):
+            Study(**{"method": rf.GradientDescent(0.1), "run": {"steps": 9}, **bad})
+
+
 def test_ten_thousand_cells_are_checked_and_listed_in_seconds():
     begun = time.process_time()
     made = study(axes={"label_noise": {"log": [0.1, 10], "count": 100}, "scale": {"linear": [0.1, 2], "count": 100}})

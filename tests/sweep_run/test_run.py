@@ -205,3 +205,42 @@ def test_unusable_arguments(tmp_path):
     with pytest.raises(InvalidInput, match="Study"):
         rf.sweep.run("study.toml", path)
     assert not path.exists()
+
+
+def test_the_number_of_threads_changes_no_bit(tmp_path):
+    """Networks large enough that their singular values come from LAPACK, whose sums follow its number of threads."""
+    from threadpoolctl import threadpool_info
+
+    before = [(each["internal_api"], each["num_threads"]) for each in threadpool_info()]
+    study = rf.sweep.Study(
+        problem={"n_samples": 50, "n_inputs": 45, "n_outputs": 20},
+        network={"width": 70},
+        method={"name": "gradient-descent", "step_size": 0.001},
+        run={"steps": 20, "replicates": 3, "save_points": 2},
+        keep={"quantities": ["final_singular_values_Z", "log_det_slope", "final_log_det"]},
+        axes={"scale": [0.1, 0.3]},
+    )
+    for name, options in (("one", {"threads": 1}), ("two", {"threads": 2}), ("worker", {"workers": 1})):
+        assert counts(rf.sweep.run(study, tmp_path / name, **options)) == (2, 2, 0, 0)
+    assert contents(tmp_path / "one") == contents(tmp_path / "two") == contents(tmp_path / "worker")
+    after = [(each["internal_api"], each["num_threads"]) for each in threadpool_info()]
+    assert after[: len(before)] == before
+
+
+def test_a_full_disk_between_commits_is_no_failure_of_a_cell(tmp_path, monkeypatch):
+    import errno
+
+    from rankfall.sweep._store import Store
+    from sweep_run.tiny import write_study
+
+    def full(store):
+        raise OutputError(errno.ENOSPC, "no space")
+
+    study = rf.sweep.Study.from_toml(write_study(tmp_path / "study.toml", noises=2, scales=2))
+    monkeypatch.setattr(Store, "fold_if_due", full)
+    # The first commit is in the journal before it wants to fold.
+    with pytest.raises(OutputError, match="no space; 1 of 4 cells are finished and kept"):
+        rf.sweep.run(study, tmp_path / "s.zarr")
+    monkeypatch.undo()
+    status = rf.sweep.status(tmp_path / "s.zarr")
+    assert (status.done, status.failed) == (1, 0)

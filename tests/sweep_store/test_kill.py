@@ -144,3 +144,44 @@ def test_a_file_system_without_locks_is_refused_in_words(tmp_path, monkeypatch):
     with pytest.raises(OutputError, match="knows no locks") as failure:
         Store.open(tmp_path / "s.zarr", small_study())
     assert failure.value.errno == errno.ENOSYS
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc to see what a descriptor is")
+def test_a_power_cut_finds_everything_flushed_in_order(tmp_path, monkeypatch):
+    """No power is cut here; but a file is flushed before it is renamed, its folder before the journal is emptied."""
+    events = []
+
+    def recorded(name, describe):
+        real = getattr(os, name)
+
+        def call(*arguments, **options):
+            events.append((name, *describe(*arguments)))
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(os, name, call)
+
+    def file(descriptor, *_):
+        return (str(Path(f"/proc/self/fd/{descriptor}").readlink()),)
+
+    recorded("fsync", file)
+    recorded("fdatasync", file)
+    recorded("ftruncate", file)
+    recorded("replace", lambda source, target: (str(source), str(target)))
+    recorded("rename", lambda source, target: (str(source), str(target)))
+    cells = list(small_study().cells())
+    with Store.open(tmp_path / "s.zarr", small_study()) as store:
+        store.commit(computed(cells[0]))
+        journal = str(tmp_path / "s.zarr" / ".rankfall" / "journal")
+        assert ("fdatasync", journal) in events  # the commit itself
+        events.clear()
+        store.fold()
+        emptied = events.index(("ftruncate", journal))
+        renamed = [event for event in events if event[0] in ("replace", "rename")]
+        assert len(renamed) >= 6  # one for each array
+        for event in renamed:
+            at = events.index(event)
+            assert ("fsync", event[1]) in events[:at], "renamed before it was flushed"
+            assert ("fsync", str(Path(event[2]).parent)) in events[at:emptied], (
+                "journal emptied before the name was safe"
+            )
+        assert Path(renamed[-1][2]).parent.name == "status"  # no reader sees a cell done before its values

@@ -279,6 +279,25 @@ def test_metadata_that_asks_for_more_than_a_sweep_writes_is_refused(tmp_path, ch
         open_results(tmp_path / "s.zarr")
 
 
+def test_sizes_that_no_memory_has_are_refused_before_anything_is_made(tmp_path):
+    run(small_study(), tmp_path / "s.zarr")
+    about = Place(tmp_path / "s.zarr").about
+    fields = json.loads(about.read_text())
+    good = json.dumps(fields)
+    fields["layout"]["dims"]["noise"] = 10**12
+    fields["layout"]["coords"].pop("noise")
+    about.write_text(json.dumps(fields))
+    with pytest.raises(NotARun, match="damaged"):
+        read_status(tmp_path / "s.zarr")
+    fields = json.loads(good)
+    fields["layout"]["quantities"][1]["shape"] = [10**12]
+    about.write_text(json.dumps(fields))
+    with pytest.raises(NotARun, match="damaged"):
+        read_status(tmp_path / "s.zarr")
+    with pytest.raises(InvalidInput, match="split the study"):
+        Store.open(tmp_path / "t.zarr", small_study(quantities=[Quantity("x", ("t",), (10**12,))]))
+
+
 def test_random_rubbish_is_refused_in_words(tmp_path):
     """Any bytes in the description or the group's metadata: refused, or (harmless change) read, never anything else."""
     run(small_study(), tmp_path / "s.zarr")

@@ -157,17 +157,18 @@ def test_a_falling_rank_is_not_mistaken_for_an_error(dtype):
 def test_a_constant_five_percent_off_is_rejected(name, dtype, wrong, monkeypatch):
     """η² or λ of the ledgers 5 % too large."""
     from rankfall.torch import _ledger
+    from rankfall.torch._account import Setting
 
-    real = _ledger._settings
+    real = _ledger.settings_of
 
     def off(optimizer):
         found = real(optimizer)
         return {
-            key: _ledger.Setting(own.rate * wrong.get("rate", 1.0), 1.0 - (1.0 - own.kept) * wrong.get("decay", 1.0))
+            key: Setting(own.rate * wrong.get("rate", 1.0), 1.0 - (1.0 - own.kept) * wrong.get("decay", 1.0))
             for key, own in found.items()
         }
 
-    monkeypatch.setattr(_ledger, "_settings", off)
+    monkeypatch.setattr(_ledger, "settings_of", off)
     model, optimizer, ledger = start(name, dtype, weight_decay=DECAY if "decay" in wrong else 0.0)
     train(model, optimizer, 300)
     verdicts = ledger.verdicts(terms=16 * 5)

@@ -8,11 +8,15 @@ from typing import Annotated, Literal
 
 import typer
 
+from rankfall.cli._plot_sweep import draw_sweep
+
 __all__ = ["plot"]
+
+_SWEEPS = "Of a sweep"
 
 
 def plot(
-    file: Annotated[Path, typer.Argument(metavar="RUN", help="A run that rankfall has written (NetCDF).")],
+    file: Annotated[Path, typer.Argument(metavar="RUN", help="A run (NetCDF) or the results of a sweep (Zarr).")],
     out: Annotated[
         Path | None, typer.Option(help="Figure; its ending chooses .svg, .png or .pdf.", show_default="RUN.svg")
     ] = None,
@@ -23,6 +27,22 @@ def plot(
             "--learning", help="Gradient flow only: loss, singular values and modes, with the time each is learned."
         ),
     ] = False,
+    x: Annotated[str | None, typer.Option("--x", help="Axis to the right.", rich_help_panel=_SWEEPS)] = None,
+    y: Annotated[
+        str | None, typer.Option("--y", help="Axis upwards of a map, or result of lines.", rich_help_panel=_SWEEPS)
+    ] = None,
+    color: Annotated[
+        str | None,
+        typer.Option("--color", "--colour", help="Result of a map, or axis of lines.", rich_help_panel=_SWEEPS),
+    ] = None,
+    panels: Annotated[
+        list[str] | None,
+        typer.Option(help="Axis of small multiples; twice: across and down.", rich_help_panel=_SWEEPS),
+    ] = None,
+    at: Annotated[
+        list[str] | None,
+        typer.Option(metavar="AXIS=VALUE", help="Hold an axis fixed; may be repeated.", rich_help_panel=_SWEEPS),
+    ] = None,
 ) -> None:
     """Draw determinant, singular values, loss and balance of a saved run. An old figure of that name is replaced.
 
@@ -34,6 +54,12 @@ def plot(
         rankfall plot run.nc
         rankfall plot run.nc --out figure.pdf --columns 1
         rankfall plot flow.nc --learning
+        rankfall plot results.zarr
+            of a sweep: a map or lines, whichever suits its axes
+        rankfall plot results.zarr --x noise --y width --color final_rank
+            a heat map; cells that failed or are missing are hatched
+        rankfall plot results.zarr --x noise --y final_loss --color width --at depth=2
+            lines with bands of two standard errors
     """
     import rankfall as rf
     from rankfall._files import write_atomically
@@ -45,8 +71,17 @@ def plot(
     file_format = target.suffix.lower().removeprefix(".")
     if file_format not in ("svg", "png", "pdf"):
         raise rf.InvalidInput(f"--out must end in .svg, .png or .pdf, got {target}.")
-    run = rf.open_run(file)
     width: Literal[1, 2] = 1 if columns == 1 else 2
+    if file.is_dir():
+        if learning:
+            raise rf.InvalidInput("--learning is for a run of gradient flow, and this is a folder.")
+        figure = draw_sweep(file, x=x, y=y, color=color, panels=panels or (), at=at or (), columns=width)
+        write_atomically(target, render_figure(figure, file_format))
+        typer.echo(f"Figure: {target}")
+        return
+    if any((x, y, color, panels, at)):
+        raise rf.InvalidInput(f"--x, --y, --color, --panels and --at are for the results of a sweep, {file} is none.")
+    run = rf.open_run(file)
     law = None
     with contextlib.suppress(rf.LawNotApplicable):
         law = gradient_flow.predict(run)

@@ -20,6 +20,7 @@ TARGETS = {
     "deep": "two to six layers, with and without label noise",
     "classification": "linear classifiers of digits: flipped labels lower the rank, descent does not",
     "beyond": "ReLU, tanh, GELU, deep networks: where label noise lowers the rank, and where it does not",
+    "phase": "phase diagrams: which noise, teacher, width and step leave which rank",
 }
 
 

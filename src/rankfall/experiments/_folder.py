@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -99,7 +100,10 @@ class ReportFolder:
         for pattern in [*_OURS, *(f"{name}.{ending}" for name in named for ending in ("nc", "checkpoint*"))]:
             for file in self.path.glob(pattern):
                 try:
-                    file.unlink(missing_ok=True)
+                    if file.is_dir() and not file.is_symlink():  # a part that is a sweep keeps its store there
+                        shutil.rmtree(file)
+                    else:
+                        file.unlink(missing_ok=True)
                 except OSError as error:
                     raise OutputError(error.errno, f"cannot replace {file}: {error.strerror or error}") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import secrets
@@ -40,7 +41,7 @@ def check_scheduler(scheduler: Any) -> None:
             dask.distributed is not installed.
     """
     try:
-        import distributed  # noqa: F401
+        _distributed()
     except ImportError:
         raise InvalidInput(
             "a scheduler needs dask.distributed, which is not installed: pip install 'rankfall[dask]'."
@@ -73,16 +74,15 @@ class _Rounds:
     """Hands cells to the scheduler as long as there are few there."""
 
     def __init__(self, client: Any, job: Job) -> None:
-        from distributed import as_completed
-
         self._client, self._job = client, job
         self._task = portable(task)
         self._common = common_text(job.quantities, job.threads or 1, job.function)
         # Names of our own: tasks of an earlier run that was killed may still be under way.
         self._run = secrets.token_hex(4)
         self._under_way: dict[str, Cell] = {}
-        self._finished = as_completed(loop=client.loop)
+        self._finished = _distributed().as_completed(loop=client.loop)
         self._threads, self._looked = 0, -_SECONDS_BETWEEN_LOOKS
+        self._unusable = ""
 
     def work(self, cells: Iterator[Cell]) -> Generator[list[CellResult], None, None]:
         """Give out the cells and take in the results."""
@@ -101,6 +101,8 @@ class _Rounds:
                 results = self._take_in(futures)
                 if results:
                     yield results
+                if self._unusable:
+                    raise ExecutionError(f"worker {self._unusable}: install rankfall {__version__} there. {_KEPT}")
         except (OSError, CancelledError) as error:
             if isinstance(error, ExecutionError):
                 raise
@@ -137,16 +139,15 @@ class _Rounds:
                 self._finished.add(finished[key])
                 continue
             if "unusable" in answer:
-                raise ExecutionError(f"worker {answer['unusable']}: install rankfall {__version__} there. {_KEPT}")
+                self._unusable = answer["unusable"]
+                continue
             del self._under_way[key]
             results.append(read_answer(answer))
         return results
 
     def _failed(self, cell: Cell, error: BaseException) -> CellResult:
-        from distributed.scheduler import KilledWorker
-
-        if isinstance(error, KilledWorker):
-            deaths = error.allowed_failures + 1
+        if type(error).__name__ == "KilledWorker":
+            deaths = getattr(error, "allowed_failures", 0) + 1
             return failure(cell, f"the worker died {deaths} times at this cell (lost by Dask); short of memory?")
         return failure(cell, f"{type(error).__name__}: {error}".splitlines()[0])
 
@@ -173,19 +174,23 @@ class _Rounds:
         return ExecutionError(f"the scheduler {address} is lost. {_KEPT}")
 
 
+def _distributed() -> Any:
+    """The package; untyped, and imported when it is needed."""
+    return importlib.import_module("distributed")
+
+
 @contextmanager
 def _connected(scheduler: Any) -> Iterator[Any]:
     """A client of the scheduler; one that was given stays open."""
-    from distributed import Client
-
-    if isinstance(scheduler, Client):
+    make_client = _distributed().Client
+    if isinstance(scheduler, make_client):
         yield scheduler
         return
     address = scheduler
     if isinstance(scheduler, str | Path) and "://" not in str(scheduler):
         address = _address_in(Path(scheduler))
     try:
-        client = Client(address, timeout=_SECONDS_TO_CONNECT, set_as_default=False, name="rankfall-sweep")
+        client = make_client(address, timeout=_SECONDS_TO_CONNECT, set_as_default=False, name="rankfall-sweep")
     except (OSError, ValueError, ImportError) as error:
         raise ExecutionError(
             f"no Dask scheduler answers at {address}: {str(error).splitlines()[0] if str(error) else error!r}. {_KEPT}"
@@ -208,8 +213,7 @@ def _address_in(file: Path) -> str:
 @contextmanager
 def _quiet_logs() -> Iterator[None]:
     """We say ourselves what a lost connection means; dask.distributed would add pages about it."""
-    import distributed  # noqa: F401  (sets its levels when it is imported)
-
+    _distributed()  # sets its levels when it is imported
     loggers = [logging.getLogger(name) for name in ("distributed.client", "distributed.core", "distributed.comm")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

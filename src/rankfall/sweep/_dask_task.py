@@ -11,6 +11,7 @@ import json
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from typing import Any
 
 from rankfall._version import __version__
@@ -51,10 +52,19 @@ def write_cell(cell: Cell) -> str:
     return json.dumps({"index": cell.index, "key": cell.key, "settings": dict(cell.settings), "seed": cell.seed})
 
 
+@cache
+def _limit_blas() -> None:
+    """Once, and for the life of the worker: several cells may be under way in its threads."""
+    from rankfall.sweep._job import limit_blas
+
+    limit_blas()
+
+
 def compute_text(cell: str, common: str) -> dict[str, Any]:
     """Compute a cell on a worker: from text, to a dictionary of text, numbers and arrays."""
     from rankfall.sweep._job import compute
 
+    _limit_blas()
     wanted, shared = json.loads(cell), json.loads(common.partition(" ")[2])
     quantities = [
         Quantity(**{**each, "dims": tuple(each["dims"]), "shape": tuple(each["shape"])})

@@ -33,7 +33,7 @@ def open_plain(path: Path, flags: int) -> int:
         OSError: ELOOP for a symbolic link, EINVAL for anything else that is no regular file; as `os.open`.
     """
     # Without O_NONBLOCK a named pipe in the file's place would hold us for ever.
-    extra = os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    extra = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     descriptor = os.open(path, flags | extra, 0o666)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)

@@ -12,6 +12,9 @@ __all__ = ["EXAMPLES", "example"]
 # Name → what it is about. The first one has a comment at every setting and runs in seconds.
 EXAMPLES = {
     "example": "surviving rank over noise and teacher rank, with comments, runs in seconds",
+    "phase-noise": "surviving rank over noise and teacher rank, in half a minute",
+    "phase-width": "surviving rank over width and shape, across width = inputs + outputs, in a minute",
+    "phase-step": "discrete steps against the flow, in half a minute",
 }
 
 

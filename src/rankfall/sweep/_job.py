@@ -11,7 +11,7 @@ from typing import Any
 
 from rankfall.sweep._cell import Cell, CellResult, Quantity
 
-__all__ = ["RUN_CELL", "Job", "compute", "failure"]
+__all__ = ["RUN_CELL", "Job", "compute", "failure", "limit_blas"]
 
 # By name, as workers import it: nothing is sent to them that they would have to trust.
 RUN_CELL = "rankfall.sweep._run_cell:run_cell"
@@ -43,12 +43,16 @@ def _function(name: str) -> Callable[..., Any]:
     return function
 
 
-@cache
-def _one_blas_thread() -> None:
-    """For good: sums of LAPACK depend on the number of threads in their last bits, results must not."""
+def limit_blas() -> Any:
+    """Give BLAS one thread, until the limits that are returned are restored.
+
+    Sums of LAPACK depend on the number of threads in their last bits, and results must not.
+    """
+    # A limit holds for what is loaded.
+    import scipy.linalg  # noqa: F401
     from threadpoolctl import threadpool_limits
 
-    threadpool_limits(limits=1, user_api="blas")
+    return threadpool_limits(limits=1, user_api="blas")
 
 
 def compute(
@@ -61,7 +65,6 @@ def compute(
     """Compute a cell in this process; whatever it raises but an interruption is the reason of its failure."""
     begun = time.perf_counter()
     try:
-        _one_blas_thread()
         found = _function(function)(cell.settings, cell.seed, quantities, threads=threads, stop=stop)
         return CellResult(cell.key, found.status, found.reason, found.values, time.perf_counter() - begun)
     except Exception as error:

@@ -82,7 +82,7 @@ class Journal:
             while written < len(content):
                 written += os.pwrite(self._file, content[written:], self.end + written)
             if flush:
-                os.fdatasync(self._file)
+                getattr(os, "fdatasync", os.fsync)(self._file)  # macOS has only the latter
         except BaseException:
             # the next record is written over the torn one in any case; this only gives the space back
             with contextlib.suppress(OSError):

@@ -22,6 +22,9 @@ LEFT, DONE, FAILED = 0, 1, 2
 # A block is rewritten as a whole whenever cells of it are folded in, so neither may be large.
 _BLOCK_CELLS = 1000
 _BLOCK_BYTES = 1 << 22
+# Far beyond what can be computed: a description that asks for more is damaged or hostile.
+_MOST_CELLS = 10_000_000
+_MOST_BYTES = 1 << 30
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 _RESERVED = ("status", "wall_time", "checksum", "zarr.json")
 CODECS = ({"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"})
@@ -253,6 +256,11 @@ class Layout:
             raise InvalidInput(f"two variables of a store have the name {', '.join(twice)}.")
         if any(n < 1 for n in sizes.values()):
             raise InvalidInput(f"every dimension of a store needs at least one entry, got {sizes}.")
+        if self.n_cells > _MOST_CELLS or self.cell_bytes > _MOST_BYTES:
+            raise InvalidInput(
+                f"a store holds at most {_MOST_CELLS:,} cells of {_MOST_BYTES:,} bytes, got {self.n_cells:,} of "
+                f"{self.cell_bytes:,}; split the study."
+            )
         for spec in self.quantities:
             known = spec.dtype in ("float64", "int64") and len(spec.dims) == len(spec.shape)
             if (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 
 from rankfall.sweep._cell import Cell, CellResult
-from rankfall.sweep._job import Job, compute
+from rankfall.sweep._job import Job, compute, limit_blas
 
 __all__ = ["in_process"]
 
@@ -17,5 +17,6 @@ def in_process(cells: Iterator[Cell], job: Job) -> Generator[list[CellResult], N
         job.idle()
         return False
 
-    for cell in cells:
-        yield [compute(cell, job.quantities, job.threads, job.function, look_up)]
+    with limit_blas():
+        for cell in cells:
+            yield [compute(cell, job.quantities, job.threads, job.function, look_up)]

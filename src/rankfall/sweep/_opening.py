@@ -46,9 +46,8 @@ def open_results(path: str | os.PathLike[str]) -> xr.Dataset:
         NotARun: There is no store of a sweep, it is damaged, or written by a newer version.
 
     Example:
-        >>> import rankfall.sweep
-        >>> from rankfall.sweep._opening import open_results
-        >>> open_results("nowhere.zarr")
+        >>> import rankfall as rf
+        >>> rf.sweep.open_results("nowhere.zarr")
         Traceback (most recent call last):
             ...
         rankfall.errors.NotARun: there is no folder nowhere.zarr.

@@ -135,7 +135,8 @@ class _Sweep:
             self._begin(store, retry_failed)
 
             def idle() -> None:
-                with self._interruptions.held():
+                # A full disk is said at the next commit; what cannot be folded now stays in the journal.
+                with self._interruptions.held(), suppress(OutputError):
                     store.fold_if_due()
 
             if self._meter.left:
@@ -150,10 +151,11 @@ class _Sweep:
             # What cannot be folded now stays in the journal, and the first error is the one to tell.
             with self._interruptions.held(), suppress(OutputError):
                 store.close()
+            kept = f"{len(store.finished) + len(store.failed)} of {self._meter.total} cells are finished and kept"
             if isinstance(error, KeyboardInterrupt):
-                raise self._stopped() from None
+                raise SweepInterrupted(f"stopped; {kept}; the same call continues", self.summary()) from None
             if isinstance(error, OutputError):
-                raise OutputError(error.errno, f"{error.strerror or error}; {self._kept()}") from None
+                raise OutputError(error.errno, f"{error.strerror or error}; {kept}; the same call continues") from None
             raise
         with self._interruptions.held():
             store.close()
@@ -177,13 +179,6 @@ class _Sweep:
 
     def _tell(self, notice: str) -> None:
         self._report(self._meter.state(notice))
-
-    def _stopped(self) -> SweepInterrupted:
-        return SweepInterrupted(f"stopped; {self._kept()}", self.summary())
-
-    def _kept(self) -> str:
-        finished = self._meter.done + self._meter.failed
-        return f"{finished} of {self._meter.total} cells are finished and kept; the same call continues"
 
     def summary(self) -> Summary:
         """How far it came."""

@@ -90,8 +90,8 @@ def read_status(path: str | os.PathLike[str]) -> Status:
         NotARun: There is no store of a sweep, it is damaged, or written by a newer version.
 
     Example:
-        >>> from rankfall.sweep._status import read_status
-        >>> read_status("nowhere.zarr")
+        >>> import rankfall as rf
+        >>> rf.sweep.status("nowhere.zarr")
         Traceback (most recent call last):
             ...
         rankfall.errors.NotARun: there is no folder nowhere.zarr.

@@ -12,12 +12,16 @@ from typing import Any
 
 from rankfall import _checks
 from rankfall.errors import InvalidInput
+from rankfall.methods import Method
+from rankfall.network import LinearNetwork
+from rankfall.problem import Problem
 from rankfall.sweep._axes import Axis, read_axes
 from rankfall.sweep._cell import Cell, Quantity
 from rankfall.sweep._check import check_cells
 from rankfall.sweep._compare import added_values, compare
 from rankfall.sweep._estimate import Estimate, estimate
 from rankfall.sweep._keep import read_keep
+from rankfall.sweep._objects import as_settings
 from rankfall.sweep._quantities import RESERVED, measures_of
 from rankfall.sweep._resolve import resolve
 from rankfall.sweep._seeds import digest_of, key_of, seed_of
@@ -30,13 +34,14 @@ __all__ = ["Study"]
 _SECTIONS = tuple(FIELDS)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Study:
     r"""A grid of ensembles: base settings, axes, what is kept, when a cell has replicates enough.
 
     Every argument is a table as in the TOML file (`Study.from_toml`; `rankfall sweep --example` prints one with
-    comments). A cell is the base settings with one value of every axis; its seed is a hash of its own settings and the
-    study's seed, so that adding a value to an axis changes no other cell.
+    comments); a `Problem` of the squared loss (by its statistics), a `LinearNetwork` and a method may be given as such.
+    A cell is the base settings with one value of every axis; its seed is a hash of its own settings and the study's
+    seed, so that adding a value to an axis changes no other cell.
 
     Attributes:
         name: For the reader; decides nothing.
@@ -78,17 +83,17 @@ class Study:
 
     name: str = "study"
     seed: int = 0
-    problem: Mapping[str, Any] = field(default_factory=dict)
-    network: Mapping[str, Any] = field(default_factory=dict)
-    method: Mapping[str, Any] = field(default_factory=dict)
+    problem: Mapping[str, Any] | Problem = field(default_factory=dict)
+    network: Mapping[str, Any] | LinearNetwork = field(default_factory=dict)
+    method: Mapping[str, Any] | Method = field(default_factory=dict)
     run: Mapping[str, Any] = field(default_factory=dict)
     axes: Mapping[str, Any] = field(default_factory=dict)
     zipped: Sequence[Mapping[str, Any]] = ()
     keep: Mapping[str, Any] = field(default_factory=dict)
     stop: Mapping[str, Any] | None = None
-    _files: Mapping[str, str] | None = field(default=None, repr=False)
-    _axes: tuple[Axis, ...] = field(default=(), init=False, repr=False)
-    _quantities: tuple[Quantity, ...] = field(default=(), init=False, repr=False)
+    _files: Mapping[str, str] | None = field(default=None)
+    _axes: tuple[Axis, ...] = field(default=(), init=False)
+    _quantities: tuple[Quantity, ...] = field(default=(), init=False)
 
     def __post_init__(self) -> None:
         def settle(name: str, value: Any) -> None:
@@ -98,7 +103,7 @@ class Study:
             raise InvalidInput(f"name must be a text in quotes, got {self.name!r}.")
         settle("seed", _checks.seed_number(self.seed))
         for section in _SECTIONS:
-            settle(section, section_values(getattr(self, section), section))
+            settle(section, section_values(as_settings(getattr(self, section), section), section))
         settle("_axes", read_axes(self.axes, self.zipped, RESERVED))
         settle("axes", {axis.settings[0]: axis.to_mapping() for axis in self._axes if not axis.together})
         settle("zipped", [axis.to_mapping() for axis in self._axes if axis.together])
@@ -216,6 +221,10 @@ class Study:
     def extends(self, other: Study) -> bool:
         """Whether this is the other study with values added to its axes, and nothing else."""
         return added_values(self.to_mapping(), other.to_mapping())
+
+    def __repr__(self) -> str:
+        axes = " × ".join(f"{length} {name}" for name, length in self.dims.items())
+        return f"Study({self.name!r}, {self.n_cells:,} cell{'s' if self.n_cells > 1 else ''}{axes and ': '}{axes})"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Study) and self.to_mapping() == other.to_mapping()

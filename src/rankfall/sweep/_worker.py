@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from rankfall.sweep._cell import Cell, CellResult
-from rankfall.sweep._job import Job, compute
+from rankfall.sweep._job import Job, compute, limit_blas
 
 __all__ = ["Worker"]
 
@@ -111,6 +111,7 @@ def _serve(connection: Connection, quantities: tuple[Any, ...], threads: int, fu
     """What a worker does, until the pipe ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    limit_blas()
     try:
         connection.send_bytes(_READY)
         while True:

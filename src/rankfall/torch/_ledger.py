@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from rankfall.errors import InvalidInput
-from rankfall.torch._account import COLUMNS, Account, Books, Setting
-from rankfall.torch._pair import LinearPair, Piece
-from rankfall.torch._pairs import LinearPairs, linear_pairs
+from rankfall.torch._account import COLUMNS, Account, Books
+from rankfall.torch._pair import LinearPair
+from rankfall.torch._plain_sgd import setting_of, settings_of, skipped, trained_pairs
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -93,7 +93,7 @@ class Ledger:
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
             raise InvalidInput(f"every must be a positive whole number of steps, got {every!r}.")
         self.every, self._optimizer = every, optimizer
-        self.pairs = _trained(model, optimizer, pairs, query_key)
+        self.pairs = trained_pairs(model, optimizer, pairs, query_key)
         self.problems: dict[str, str] = {}
         with torch.no_grad():
             self._accounts = [Account(pair, determinant=determinant) for pair in self.pairs]
@@ -226,12 +226,12 @@ class Ledger:
         if self._calls > 1:
             return
         with torch.no_grad(), self._guard(*self._accounts):
-            settings = None if _skipped(self._optimizer) else _settings(self._optimizer)
+            settings = None if skipped(self._optimizer) else settings_of(self._optimizer)
             for account in self._accounts:
                 pending = account.books
                 with self._guard(account):
                     if settings is not None:
-                        pending = account.step([_of(piece, settings) for piece in account.pair.pieces])
+                        pending = account.step([setting_of(piece, settings) for piece in account.pair.pieces])
                     if (self._step + 1) % self.every == 0:
                         account.compare()
                 self._pending.append(pending)
@@ -302,64 +302,3 @@ class Ledger:
         # a filter may turn warnings into errors, and those must not stop the training either
         with contextlib.suppress(LedgerWarning):
             warnings.warn(f"ledger of {account.pair.name}: {problem}.", LedgerWarning, stacklevel=2)
-
-
-def _trained(
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    pairs: str | Sequence[tuple[str, ...] | LinearPair],
-    query_key: bool | None,
-) -> LinearPairs:
-    """The pairs all of whose parameters the optimizer moves."""
-    for group in optimizer.param_groups:
-        if "lr" not in group:
-            raise InvalidInput(f"the parameter groups of {type(optimizer).__name__} have no learning rate 'lr'.")
-    moved = {id(p) for group in optimizer.param_groups for p in group["params"] if p.requires_grad}
-    automatic = isinstance(pairs, str) and pairs == "auto"
-    found = linear_pairs(model, None if automatic else pairs, query_key=query_key)  # type: ignore[arg-type]
-    kept, notes = [], list(found.notes)
-    for pair in found:
-        frozen = [piece.name for piece in pair.pieces if id(piece.parameter) not in moved]
-        if not frozen:
-            kept.append(pair)
-            continue
-        problem = (
-            f"{pair.name}: {', '.join(frozen)} is frozen or not in the optimizer, and the ledgers need both matrices"
-        )
-        if not automatic:
-            raise InvalidInput(f"{problem}.")
-        notes.append(problem)
-    if not kept:
-        because = (
-            "".join(f"\n- {note}" for note in notes) or " There is no attention, adapter or chain of linear layers."
-        )
-        raise InvalidInput(
-            "no pairs of matrices were found that are joined by a product and trained by this optimizer; name them, "
-            f"pairs=[('first', 'second'), …].{because}"
-        )
-    return LinearPairs(kept, notes)
-
-
-def _settings(optimizer: torch.optim.Optimizer) -> dict[int, Setting]:
-    """What plain SGD would do with each parameter, at the settings of this step."""
-    scale = getattr(optimizer, "grad_scale", None)  # a fused optimizer divides by it within the step
-    settings = {}
-    for group in optimizer.param_groups:
-        rate = float(group["lr"])
-        kept = 1.0 - rate * float(group.get("weight_decay") or 0.0)
-        sign = -1.0 if group.get("maximize") else 1.0
-        setting = Setting(rate, kept, sign if scale is None else sign / float(scale))
-        settings.update({id(parameter): setting for parameter in group["params"]})
-    return settings
-
-
-def _of(piece: Piece, settings: dict[int, Setting]) -> Setting:
-    if id(piece.parameter) not in settings:
-        raise InvalidInput(f"parameter {piece.name!r} is no longer one of the optimizer's")
-    return settings[id(piece.parameter)]
-
-
-def _skipped(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether a fused optimizer will skip the step, for the scaled gradients overflowed."""
-    found = getattr(optimizer, "found_inf", None)
-    return found is not None and float(found) > 0.0

@@ -5,8 +5,9 @@ and beside a residual stream of width `WIDTH`; a last layer norm, the mean over 
 on the digits 0–4 and then frozen. What comes before the adapters does not change any more and is computed once for each
 image.
 
-Every product is a batched one over the seeds (`torch.baddbmm`): twice as fast as one long product on the small batches
-here, and a seed's numbers do not depend on how many seeds run beside it.
+Every product is a batched one over the seeds (`torch.baddbmm`), so that a seed's numbers do not depend on how many
+seeds run beside it. A step of five seeds on 16 images each takes 1.1 ms so, 3.3 ms in a loop over the seeds; on 64
+images 2.7 and 4.1 ms (torch 2.13, one thread of a Zen 4 core, without ledgers).
 """
 
 from __future__ import annotations

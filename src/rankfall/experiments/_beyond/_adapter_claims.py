@@ -134,8 +134,8 @@ def _growth(results: Results) -> list[str]:
     least = float(np.nanmin(_shares_of_the_start(results[LABEL_NOISE])))
     if least >= 1.0:
         return [
-            "With label noise no singular value of A ends below its start, in any seed: what lowers the effective rank "
-            "is that a few directions grow, not that others die as in linear networks."
+            "With label noise no singular value of A ends below its start, in any seed: where the effective rank "
+            "falls, a few directions grow and none dies, unlike in linear networks."
         ]
     return [f"With label noise the singular values of A fall to {least:.2g} of their start at the least."]
 
@@ -151,7 +151,7 @@ def _smoothed(results: Results) -> list[str]:
     return [
         "Flipped labels also change the loss, on average to that of smoothed labels. Rank over its start, medians, by "
         f"gradient descent on smoothed labels and with label noise: {', '.join(parts)}. What both share is the loss, "
-        "the rest is the noise."
+        "the rest is the noise of flips and batches."
     ]
 
 
@@ -164,9 +164,11 @@ def _balance(results: Results) -> list[str]:
     ):
         if arm in results:
             last, first = results[arm].isel(step=-1), results[arm].isel(step=0)
+            moved = _median(last["balance_drift"] / first["balance"])
+            left = _median(last["balance_error"] / last["balance_drift"])
             found.append(
-                f"{words} {_median(last['balance_drift'] / first['balance']):.2g} times what it was (median); the "
-                f"ledger of plain SGD misses {_median(last['balance_error'] / last['balance_drift']):.2g} of that."
+                f"{words} {moved:.2g} times what it was; its distance from the ledger of plain SGD is {left:.3g} times "
+                "that (medians)."
             )
     return found
 

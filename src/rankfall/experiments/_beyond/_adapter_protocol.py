@@ -30,11 +30,11 @@ class Way:
 
 ARMS = {
     "gd": Way("gradient descent"),
-    "gd-smoothed": Way("gradient descent, smoothed labels", smoothed=True),
+    "gd-smoothed": Way("GD, smoothed labels", smoothed=True),
     "sgd": Way("mini-batches (SGD)", batches=True),
     "label-noise": Way("SGD with label noise", batches=True, flips=True),
     "adamw": Way("AdamW", batches=True, adam=True),
-    "adamw-label-noise": Way("AdamW with label noise", batches=True, flips=True, adam=True),
+    "adamw-label-noise": Way("AdamW, label noise", batches=True, flips=True, adam=True),
 }
 
 
@@ -56,9 +56,9 @@ class Protocol:
     """
 
     rank: int
-    both: bool
-    seeds: tuple[int, ...]
-    steps: int
+    both: bool = False
+    seeds: tuple[int, ...] = (0,)
+    steps: int = 2_500
     samples: int = 64
     batch_size: int = 16
     flips: float = 0.3

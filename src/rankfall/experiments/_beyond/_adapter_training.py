@@ -31,7 +31,7 @@ from rankfall.experiments._beyond._ranks import (
     jacobian_ranks,
     weight_ranks,
 )
-from rankfall.experiments._beyond._training import Measured, follow, generator
+from rankfall.experiments._beyond._training import Measured, follow, generator, single_threaded
 from rankfall.experiments._target import Work
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def tune(protocol: Protocol, arm: str, work: Work) -> xr.Dataset:
     """
     from rankfall.torch import LedgerWarning
 
-    with warnings.catch_warnings():
+    with single_threaded(), warnings.catch_warnings():
         # a seed that diverges takes its ledger with it, and the dataset says so
         warnings.simplefilter("ignore", LedgerWarning)
         tuning = _Tuning(protocol, arm)

@@ -8,26 +8,27 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import torch
 
 from rankfall.experiments._beyond import _ranks
 from rankfall.experiments._beyond._draws import Draws
-from rankfall.experiments._beyond._experiment import GD, LABEL_NOISE
+from rankfall.experiments._beyond._experiment import GD, LABEL_NOISE, Arm, three_arms
 from rankfall.experiments._beyond._training import Measured, follow, save_steps
 from rankfall.experiments._beyond._vectorised import Parameters, descend, stacked_gradients
 from rankfall.experiments._beyond.images import Images, Split, draw
-from rankfall.experiments._target import Results, Work
+from rankfall.experiments._target import Work
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from rankfall.experiments.beyond import Settings
 
-__all__ = ["Network", "Schedule", "accuracy_notes", "classify", "losses"]
+__all__ = ["SMOOTHED", "Network", "Schedule", "arms", "classify", "losses"]
+
+# Gradient descent on the loss that flipped labels have on average: tells that loss from the noise, as in the adapters.
+SMOOTHED = "gd-smoothed"
 
 _SILENT = "share of the units that are 0 on all probe samples"
-_WORTH_SAYING = 0.05
 
 # One step: from the stacked weights and their gradients to the next weights.
 Move = Callable[[Parameters, Parameters], dict[str, torch.Tensor]]
@@ -57,7 +58,7 @@ class Schedule:
     probe: int = 256
     jacobian_probe: int = 16
     batch_size: int = 8
-    steps: int = 6_000
+    steps: int = 5_000
     save_points: int = 21
 
     @classmethod
@@ -103,7 +104,8 @@ def classify(
         schedule: How.
         images: On what; each seed draws its own.
         seeds: The seeds.
-        arm: "gd" takes all samples, "label-noise" flips labels of its mini-batches, others take mini-batches.
+        arm: "gd" takes all samples, "gd-smoothed" as well, with every label what a flipped one is on average;
+            "label-noise" flips labels of its mini-batches, others take mini-batches.
         work: Progress.
         title: For the progress.
         move: A step, if not that of plain gradient descent.
@@ -113,13 +115,16 @@ def classify(
     split = draw(images, seeds, schedule.samples, schedule.tests)
     batches = _batches(schedule, split, seeds, arm)
     step = move or partial(descend, step_size=schedule.step_size)
+    # 1 − flips for the class itself: torch mixes the label with the mean over all classes
+    smoothing = schedule.flips * split.classes / (split.classes - 1) if arm == SMOOTHED else 0.0
     start = _stack([network.start(seed, split.classes) for seed in seeds])
     probe = split.test_inputs[:, : schedule.probe]
     jacobian_probe = list(split.test_inputs[:, : schedule.jacobian_probe])
 
     def update(parameters: dict[str, torch.Tensor], number: int) -> dict[str, torch.Tensor]:
         inputs, labels = batches(number)
-        return step(parameters, stacked_gradients(lambda given: losses(network, given, inputs, labels), parameters))
+        slopes = stacked_gradients(lambda given: losses(network, given, inputs, labels, smoothing), parameters)
+        return step(parameters, slopes)
 
     def measure(parameters: dict[str, torch.Tensor]) -> Measured:
         scores = network.layers(parameters, split.inputs)["scores"]
@@ -159,28 +164,24 @@ def classify(
     )
 
 
-def losses(network: Network, parameters: Parameters, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def arms(train: Callable[[str, Work], xr.Dataset], settings: Settings) -> list[Arm]:
+    """The three of all experiments, and in the full version the one with smoothed labels."""
+    smoothed = Arm(SMOOTHED, "gradient descent, smoothed labels", False, partial(train, SMOOTHED))
+    return [*three_arms(train), *([] if settings.quick else [smoothed])]
+
+
+def losses(
+    network: Network, parameters: Parameters, images: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0
+) -> torch.Tensor:
     """Mean cross-entropy of every seed, shape (seed,)."""
-    return _cross_entropy(network.layers(parameters, images)["scores"], labels)
-
-
-def accuracy_notes(results: Results) -> list[str]:
-    """One sentence on what the arms have learned."""
-    words = []
-    for arm, run in results.items():
-        seen, unseen = (run[name].values[:, -1] for name in ("accuracy", "test_accuracy"))
-        if np.isfinite(seen).any():
-            silent = float(np.nanmedian(run["silent_units"].mean("layer").values[:, -1]))
-            quiet = f" ({silent:.0%} of the hidden units silent)" if silent >= _WORTH_SAYING else ""
-            words.append(f"{arm} {np.nanmedian(seen):.1%} and {np.nanmedian(unseen):.1%}{quiet}")
-    return [f"Accuracy on the samples and on other images at the end, medians: {'; '.join(words)}."] if words else []
+    return _cross_entropy(network.layers(parameters, images)["scores"], labels, smoothing)
 
 
 def _batches(
     schedule: Schedule, split: Split, seeds: Sequence[int], arm: str
 ) -> Callable[[int], tuple[torch.Tensor, torch.Tensor]]:
     """What an arm trains on at a step: images and labels, seed first."""
-    if arm == GD:
+    if arm in (GD, SMOOTHED):
         return lambda step: (split.inputs, split.labels)
     size, rows = schedule.batch_size, torch.arange(len(seeds))[:, None]
     chosen = Draws(seeds, "batches", lambda source, n: torch.randint(schedule.samples, (n, size), generator=source))
@@ -218,8 +219,10 @@ def _silent(values: torch.Tensor) -> torch.Tensor:
     return (values == 0).all(1).double().mean(1)
 
 
-def _cross_entropy(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    each = torch.nn.functional.cross_entropy(scores.flatten(0, 1), labels.flatten(), reduction="none")
+def _cross_entropy(scores: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
+    each = torch.nn.functional.cross_entropy(
+        scores.flatten(0, 1), labels.flatten(), reduction="none", label_smoothing=smoothing
+    )
     return each.view(labels.shape).mean(1)
 
 

@@ -17,48 +17,62 @@ if TYPE_CHECKING:
 
 __all__ = ["experiments"]
 
-_STEPS, _QUICK_STEPS, _QUICK_SAVES = 2_500, 300, 7
-_FOUR = ("gd", "sgd", "label-noise", "adamw")
-# Name, heading, rank, whether both factors start at random, arms.
-_WIDE = ("adapters", "Adapters, r = 16 (A)", 16, False, tuple(ARMS))
-_KINDS = (
-    _WIDE,
-    ("adapters-narrow", "Adapters, r = 4 (A)", 4, False, _FOUR),
-    ("adapters-both", "Both at random, r = 16 (BA)", 16, True, _FOUR),
-)
+_QUICK_STEPS, _QUICK_SAVES = 300, 7
+_THREE = ("gd", "sgd", "label-noise")
+_FOUR = (*_THREE, "adamw")
+_WIDE = "Adapters, r = 16 (A)"
+# By name of the experiment: heading, protocol, arms.
+_KINDS: dict[str, tuple[str, Protocol, Sequence[str]]] = {
+    "adapters": (_WIDE, Protocol(rank=16), tuple(ARMS)),
+    "adapters-small-step": ("Small step, r = 16 (A)", Protocol(rank=16, step_size=0.3), _THREE),
+    "adapters-narrow": ("Adapters, r = 4 (A)", Protocol(rank=4), _FOUR),
+    "adapters-both": ("Both random, r = 16 (BA)", Protocol(rank=16, both=True), _FOUR),
+}
 
 
 def experiments(settings: Settings) -> list[Experiment]:
-    """LoRA as usual with many and with few directions, and with both factors at random; if quick, the first alone."""
+    """LoRA as usual, with small steps, with few directions, and with both factors random; if quick, the first alone."""
     found = []
-    for name, title, rank, both, arms in _KINDS:
-        protocol = Protocol(rank=rank, both=both, seeds=tuple(settings.seeds), steps=_STEPS)
+    for name, (title, protocol, arms) in _KINDS.items():
+        protocol = replace(protocol, seeds=tuple(settings.seeds))
         if settings.quick:
-            protocol = replace(protocol, steps=_QUICK_STEPS, save_points=_QUICK_SAVES)
-        found.append(_experiment(name, title, protocol, arms if not settings.quick else _FOUR))
+            protocol, arms = replace(protocol, steps=_QUICK_STEPS, save_points=_QUICK_SAVES), _FOUR
+        found.append(_experiment(name, title, protocol, arms))
     return found[:1] if settings.quick else found
 
 
 def _experiment(name: str, title: str, protocol: Protocol, arms: Sequence[str]) -> Experiment:
-    start = (
-        "Both factors start at random, and the frozen weights without their product, so that the rank of BA can fall; "
-        "it is what counts as the weights."
-        if protocol.both
-        else f"A starts at random, B and with it the product BA at zero, r = {protocol.rank}: BA can only rise at "
-        "first, so that it is the rank of A that counts as the weights, and BA is compared between the arms."
-    )
-    model = (
-        f"A small transformer that was trained on the digits 0–4 learns {protocol.samples} images of the digits 5–9 by "
-        "adapters x ↦ B A x on its queries and values alone, its other weights and its head frozen; the Jacobian is "
-        f"that with respect to the adapters. η = {protocol.step_size:g}, AdamW {protocol.adam_rate:g}; label noise "
-        f"flips {protocol.flips:.0%} of a batch's labels. "
-    )
     return Experiment(
         name=name,
         title=title,
-        lead=model + start if name == _WIDE[0] else start,
+        lead=_lead(name, protocol),
         arms=[Arm(arm, ARMS[arm].title, ARMS[arm].flips, partial(tune, protocol, arm)) for arm in arms],
         notes=partial(_adapter_claims.notes, protocol.rank),
         extra_claims=partial(_adapter_claims.claims, title),
         settings={key: value for key, value in asdict(protocol).items() if key != "seeds"},
+    )
+
+
+def _lead(name: str, protocol: Protocol) -> str:
+    same = f"The fine-tuning of “{_WIDE}” "
+    if name == "adapters-small-step":
+        share = (protocol.step_size / Protocol(rank=protocol.rank).step_size) ** 2
+        return (
+            f"{same}with η = {protocol.step_size:g}: descent is nearer to gradient flow, and what noise does in a "
+            f"step, which goes with η², is {share:.2g} of what it is there."
+        )
+    if name == "adapters-narrow":
+        return f"{same}with r = {protocol.rank}."
+    if name == "adapters-both":
+        return (
+            f"{same}with both factors random at the start, and their product taken off the frozen weights, so that the "
+            "rank of BA can fall; it is what counts as the weights."
+        )
+    return (
+        f"A small transformer that was trained on the digits 0–4 learns {protocol.samples} images of the digits 5–9 by "
+        "adapters x ↦ B A x on its queries and values alone, its other weights and its head frozen; the Jacobian is "
+        f"that with respect to the adapters. η = {protocol.step_size:g}, AdamW {protocol.adam_rate:g}; label noise "
+        f"flips {protocol.flips:.0%} of a batch’s labels. As is usual, A starts at random and B at zero, and with it "
+        "the product BA, whose rank can only rise at first: so the rank of A counts as the weights, and that of BA is "
+        "compared between the arms."
     )

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rankfall.experiments._beyond._classifier import Schedule, accuracy_notes, classify
-from rankfall.experiments._beyond._experiment import Experiment, three_arms
+from rankfall.experiments._beyond._classifier import Schedule, arms, classify
+from rankfall.experiments._beyond._classifier_notes import accuracy_notes, loss_notes
+from rankfall.experiments._beyond._experiment import Experiment
 from rankfall.experiments._beyond._training import generator
 from rankfall.experiments._beyond._vectorised import Parameters
 from rankfall.experiments._beyond.images import SIDE, Images, load, require
@@ -32,13 +33,13 @@ class Convolutions:
 
     All filters are 3 × 3 with a border of zeros, so that 4 × 4 and then 2 × 2 places are left.
 
-    Written for all seeds at once as products of matrices, because that is fastest for mini-batches; a convolution with
-    one group for each seed, which `vmap` makes of `conv2d`, rounds otherwise for one seed than for several. Measured
-    (torch 2.13, one thread of a Zen 4 core, 5 seeds; ms per gradient):
+    Written for all seeds at once as products of matrices, because that is fastest for mini-batches, and because a
+    convolution in groups, which `vmap` makes of `conv2d`, rounds otherwise for one seed than for several. Measured
+    (torch 2.13, one thread of a busy Zen 4 core, 5 seeds, CPU time in ms of a gradient and a step):
 
-        samples   loop over modules   vmap(grad(loss))   conv2d in groups   this
-              8                2.16               1.01               0.62   0.56
-            256                5.58               5.82               5.2    8.6
+        samples   loop over modules   vmap(grad(loss))   gradients()   conv2d in groups   this
+              8                 2.5                1.6           1.2                0.7    0.5
+            256                 6.9                7.7           7.3                6.2    8.5
 
     Attributes:
         filters: Of the first and of the second layer; more than the 9 and about as many as the 144 entries of a filter
@@ -90,8 +91,8 @@ def experiments(settings: Settings) -> list[Experiment]:
             lead=f"A convolutional network of {network.filters[0]} and {network.filters[1]} filters learns "
             f"{schedule.samples} images ({images.name}) with cross-entropy and η = {schedule.step_size:g}; label noise "
             f"flips {schedule.flips:.0%} of the labels of a batch.",
-            arms=three_arms(partial(train, network, schedule, images, settings.seeds)),
-            notes=accuracy_notes,
+            arms=arms(partial(train, network, schedule, images, settings.seeds), settings),
+            notes=lambda results: [*accuracy_notes(results), *loss_notes(results)],
             settings=_listed(network, schedule, images),
         )
     ]
@@ -109,6 +110,7 @@ def _patches(maps: torch.Tensor) -> torch.Tensor:
     rows, columns = maps.shape[2:4]
     framed = torch.nn.functional.pad(maps, (0, 0, 1, 1, 1, 1))
     places = [(i, j) for i in range(_KERNEL) for j in range(_KERNEL)]
+    # not `Tensor.unfold`: the Jacobian needs its derivative in a batch, which torch warns about
     return torch.cat([framed[:, :, i : i + rows : 2, j : j + columns : 2] for i, j in places], dim=-1)
 
 

@@ -11,9 +11,11 @@ import torch
 
 import rankfall as rf
 from rankfall import ranks
-from rankfall.experiments._beyond._attention import ADAMW, MAPS, AdamW, AttentionBooks, head_notes, ledger_claims
-from rankfall.experiments._beyond._classifier import Schedule, accuracy_notes, classify
-from rankfall.experiments._beyond._experiment import Arm, Experiment, three_arms
+from rankfall.experiments._beyond._attention import ADAMW, MAPS, AdamW, AttentionBooks
+from rankfall.experiments._beyond._attention_claims import head_notes, ledger_claims
+from rankfall.experiments._beyond._classifier import Schedule, arms, classify
+from rankfall.experiments._beyond._classifier_notes import accuracy_notes, loss_notes
+from rankfall.experiments._beyond._experiment import Arm, Experiment
 from rankfall.experiments._beyond._ranks import ALIVE
 from rankfall.experiments._beyond._training import Measured, generator
 from rankfall.experiments._beyond._vectorised import Parameters, descend
@@ -32,12 +34,14 @@ __all__ = ["ADAMW", "Transformer", "experiments", "train"]
 class Transformer:
     """Rows of an image as tokens → one block of attention and a GELU layer, both after a layer norm → mean → scores.
 
-    Written for all seeds at once, because that is fastest. Measured (torch 2.13, one thread of a Zen 4 core, 5 seeds,
-    16 features, 2 heads of width 8, ms per gradient):
+    Written for all seeds at once, because that is fastest. Measured (torch 2.13, one thread of a busy Zen 4 core, 5
+    seeds, CPU time in ms of a gradient and a step):
 
-        samples   loop over modules   vmap(grad(loss))   this
-              8                3.07               1.66   0.88
-            256               12.0               14.9   11.1
+        samples   loop over modules   vmap(grad(loss))   gradients()   this
+              8                 3.8                3.5           2.8    1.4
+            256                  21                 27            29     16
+
+    (The modules attend by `scaled_dot_product_attention`, which has no batching rule on the CPU.)
 
     Attributes:
         features: d of every token.
@@ -92,16 +96,22 @@ class Transformer:
         }
 
     def _attention(self, parameters: Parameters, given: torch.Tensor, tokens: int) -> torch.Tensor:
-        """Of shape (seed, image · token, feature), like `given`."""
-        heads, width = self.heads, self.head_width
+        """Of shape (seed, image · token, feature), like `given`; head by head, so that nothing has to be reordered."""
         seeds, rows, _ = given.shape
-        weights = torch.cat([parameters[f"attention.{name}.weight"] for name in MAPS[:3]], dim=1)
-        shifts = torch.cat([parameters[f"attention.{name}.bias"] for name in MAPS[:3]], dim=1)
-        mapped = torch.baddbmm(shifts[:, None], given, weights.mT).view(-1, tokens, 3, heads, width)
-        query, key, value = mapped.permute(2, 0, 3, 1, 4).flatten(1, 2)
-        attention = torch.softmax(torch.bmm(query, key.mT) * width**-0.5, dim=-1)
-        found = torch.bmm(attention, value).view(-1, heads, tokens, width).transpose(1, 2)
-        return _affine(parameters, "attention.out_proj", found.reshape(seeds, rows, heads * width))
+        found = parameters["attention.out_proj.bias"][:, None]
+        for head in range(self.heads):
+            query, key, value = (
+                torch.baddbmm(
+                    self._of_head(parameters, name, head, "bias")[:, None],
+                    given,
+                    self._of_head(parameters, name, head).mT,
+                ).view(-1, tokens, self.head_width)
+                for name in MAPS[:3]
+            )
+            attention = torch.softmax(torch.bmm(query, key.mT) * self.head_width**-0.5, dim=-1)
+            mixed = torch.bmm(attention, value).view(seeds, rows, self.head_width)
+            found = torch.baddbmm(found, mixed, self._of_head(parameters, "out_proj", head).mT)
+        return found
 
     def matrices(self, parameters: Parameters) -> Mapping[str, torch.Tensor]:
         """All weights, those of attention head by head."""
@@ -111,10 +121,11 @@ class Transformer:
                 found[f"{label}[{head}]"] = self._of_head(parameters, name, head)
         return {**found, **{name: parameters[f"{name}.weight"] for name in ("enter", "leave", "scores")}}
 
-    def _of_head(self, parameters: Parameters, name: str, head: int) -> torch.Tensor:
-        weights = parameters[f"attention.{name}.weight"]
-        rows = slice(head * self.head_width, (head + 1) * self.head_width)
-        return weights[..., rows] if name == "out_proj" else weights[:, rows]
+    def _of_head(self, parameters: Parameters, name: str, head: int, part: str = "weight") -> torch.Tensor:
+        """What belongs to one head: rows of the maps to queries, keys and values, columns of the map back."""
+        values = parameters[f"attention.{name}.{part}"]
+        cut = slice(head * self.head_width, (head + 1) * self.head_width)
+        return values[..., cut] if name == "out_proj" else values[:, cut]
 
     def product(self, values: torch.Tensor) -> torch.Tensor:
         """W1W2 in float64 from Zᵀ of a pair."""
@@ -135,9 +146,8 @@ class Transformer:
                     side = self._of_head(parameters, name, head)
                     if name == "out_proj":
                         sides.append(side.mT)
-                        continue
-                    rows = slice(head * self.head_width, (head + 1) * self.head_width)
-                    sides += [side, parameters[f"attention.{name}.bias"][:, rows, None]]
+                    else:
+                        sides += [side, self._of_head(parameters, name, head, "bias")[..., None]]
                 found[f"attention.{kind}[{head}]"] = torch.cat(sides, dim=-1)
         return found
 
@@ -154,7 +164,7 @@ def experiments(settings: Settings) -> list[Experiment]:
             lead=f"A transformer with {network.heads} attention heads reads {schedule.samples} images ({images.name}) "
             f"row by row, with cross-entropy and η = {schedule.step_size:g}; label noise flips {schedule.flips:.0%} of "
             "the labels of a batch. The pairs of matrices in its heads obey the laws of two-layer linear networks.",
-            arms=[*three_arms(run), *([] if settings.quick else [Arm(ADAMW, "AdamW", False, partial(run, ADAMW))])],
+            arms=[*arms(run, settings), *([] if settings.quick else [Arm(ADAMW, "AdamW", False, partial(run, ADAMW))])],
             notes=_notes,
             extra_claims=ledger_claims,
             settings={"data": images.name, "checksum": images.checksum, **asdict(network), **asdict(schedule)},
@@ -211,4 +221,4 @@ def _norm(parameters: Parameters, name: str, inputs: torch.Tensor) -> torch.Tens
 
 
 def _notes(results: Results) -> list[str]:
-    return [*accuracy_notes(results), *head_notes(results)]
+    return [*accuracy_notes(results), *loss_notes(results), *head_notes(results)]
