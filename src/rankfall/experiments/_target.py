@@ -6,6 +6,7 @@ writes nor prints.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,3 +87,25 @@ class Target:
     notes: Callable[[Results], list[str]] = lambda results: []
     options: Sequence[str] = field(default_factory=tuple)
     shown: Callable[[Results], Mapping[str, str]] | None = None
+
+    def compute(self, *, threads: int | None = None, progress: Any = False) -> dict[str, xr.Dataset]:
+        """Compute all parts in memory, for `figure`, `caption`, `claims` and `notes`; no report is written.
+
+        Args:
+            threads: As of `rankfall.simulate`; the numbers do not depend on it.
+            progress: As of `rankfall.simulate`.
+
+        Returns:
+            The datasets by part name.
+
+        Example:
+            >>> from rankfall.experiments import dichotomy
+            >>> settings = dichotomy.Settings.choose(quick=True, duration=2.0, replicates=2)
+            >>> list(dichotomy.target(settings).compute())
+            ['delta-0', 'delta-2']
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            return {
+                part.name: part.compute(Work(threads, progress, Path(folder) / f"{part.name}.checkpoint"))
+                for part in self.parts
+            }
