@@ -32,6 +32,7 @@ def test_ranges_have_the_points_that_they_say():
     assert values({"from": 1, "to": 2, "count": 3}) == values({"linear": [1, 2], "count": 3}) == [1.0, 1.5, 2.0]
     assert values({"log": [0.01, 100], "count": 5}) == [0.01, 0.1, 1.0, 10.0, 100.0]
     assert values(np.array([1.0, 2.0])) == [1.0, 2.0]
+    assert values(range(6, 9), "width") == values({"values": range(6, 9)}, "width") == [6, 7, 8]
 
 
 def test_a_finer_log_range_holds_the_points_of_the_coarse_one():
@@ -85,6 +86,9 @@ def test_widths_of_deep_networks_are_shown_as_text():
     "axes, message",
     [
         ({"scale": []}, "the axis network.scale is empty"),
+        ({"width": range(5, 5)}, "the axis network.width is empty"),
+        ({"width": range(1, 10**12)}, r"the study has 999,999,999,999 .* at most 1,000,000 are run"),
+        ({"width": {"values": range(1, 10**12)}}, r"the study has 999,999,999,999 .* at most 1,000,000 are run"),
         ({"scale": {"log": [1, 2], "count": 0}}, "the axis network.scale is empty"),
         ({"widht": [1]}, r"there is no setting 'widht' .* Did you mean 'width'\?"),
         ({"network.widht": [1]}, r"Did you mean 'network.width'\?"),

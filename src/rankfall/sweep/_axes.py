@@ -136,7 +136,7 @@ def _count(specification: Any, name: str) -> int:
     """How many values an axis has at most, before any is made."""
     if isinstance(specification, np.ndarray):
         specification = specification.tolist()
-    if isinstance(specification, list | tuple):
+    if isinstance(specification, list | tuple | range):
         count = len(specification)
     else:
         given = table(specification, f"the axis {name}")
@@ -152,16 +152,20 @@ def _count(specification: Any, name: str) -> int:
             "linear": {"linear", "count"},
         }[ways[0]]  # fmt: skip
         check_keys([key for key in given if key != "name"], sorted(allowed), f"the axis {name} with {ways[0]!r}")
-        count = len(_listed(given["values"], name)) if ways[0] == "values" else _range_count(given, ways[0], name)
+        count = _length(given["values"], name) if ways[0] == "values" else _range_count(given, ways[0], name)
     if count == 0:
         raise InvalidInput(f"the axis {name} is empty; give it at least one value, or leave it out.")
     return count
 
 
+def _length(values: Any, name: str) -> int:
+    return len(values) if isinstance(values, range) else len(_listed(values, name))  # a range may be too long to list
+
+
 def _listed(values: Any, name: str) -> list[Any]:
     if isinstance(values, np.ndarray):
         values = values.tolist()
-    if not isinstance(values, list | tuple):
+    if not isinstance(values, list | tuple | range):
         raise InvalidInput(f"the values of the axis {name} must be a list, got {values!r}.")
     return list(values)
 
