@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -198,3 +199,13 @@ def test_sigterm_is_as_polite(tmp_path):
         begun = time.monotonic()
         sweep.communicate(timeout=60)
     assert sweep.returncode == 130 and time.monotonic() - begun < 30.0
+
+
+def test_a_damaged_file_is_no_figure_and_the_message_says_what_mends_it(finished, tmp_path):
+    store = tmp_path / "damaged.zarr"
+    shutil.copytree(finished[1], store)
+    (chunk,) = (store / "final_rank").glob("c.*")
+    os.truncate(chunk, 10)
+    result = run("plot", store, "--color", "final_rank")
+    assert result.exit_code == 2 and result.stdout == "" and not (tmp_path / "damaged.svg").exists()
+    assert "damaged.zarr is damaged (a file does not match its checksum); run the sweep again" in result.stderr

@@ -47,4 +47,5 @@ def draw_sweep(
     except (OSError, ValueError) as error:  # Zarr, of a chunk whose checksum is wrong
         if "checksum" not in str(error).lower() and not isinstance(error, OSError):
             raise
-        raise rf.NotARun(f"{store} is damaged ({error}); run the sweep again: it mends what is damaged.") from None
+        what = error if isinstance(error, OSError) else "a file does not match its checksum"
+        raise rf.NotARun(f"{store} is damaged ({what}); run the sweep again: it mends what is damaged.") from None
