@@ -119,8 +119,11 @@ class Steps:
             self._arm()
 
     def attributes(self) -> dict[str, Any]:
-        """Settings and account, for the history."""
+        """Settings and account, for the history; an empty history is explained."""
         spending = self.budget.report()
+        reason = self.budget.why_nothing() if self._due <= self._step and not self._target else None
+        if reason is not None:
+            self._problems.tell("nothing measured", reason)
         return {
             "every": self._every,
             "budget": "none" if self.budget.share is None else self.budget.share,
