@@ -146,6 +146,36 @@ def test_time_series_are_drawn_against_their_own_times():
     assert axes.get_yscale() == "log" and axes.get_xlabel() == "time"
 
 
+def test_a_series_of_a_failed_cell_has_one_mark_and_bands_of_a_loss_are_those_of_its_logarithm():
+    time = np.outer([1.0, 2.0, 5.0], np.arange(30))
+    loss = np.exp(-time)
+    loss[1] = time[1] = np.nan
+    extra = {
+        "loss": (("noise", "time"), loss),
+        "loss_standard_error": (("noise", "time"), loss),
+        "save_time": (("noise", "time"), time),
+    }
+    results = made_up_results({"noise": [0.1, 1.0, 10.0]}, extra=extra, failed=[(1,)])
+    (axes,) = panels(sweep_figure(results, y="loss"))
+    (mark,) = [line for line in axes.lines if str(line.get_label()) == "_failed"]
+    assert len(mark.get_xdata()) == 1 and mark.get_transform() == axes.transAxes
+    first = axes.collections[0].get_paths()[0].vertices
+    expected = np.concatenate([loss[0] * np.exp(2), loss[0] * np.exp(-2)])
+    assert set(np.round(np.log(first[:, 1]), 9)) == set(np.round(np.log(expected), 9))
+
+
+def test_contours_of_many_decades_are_few_and_lie_on_the_scale_of_the_colours():
+    results = made_up_results({"noise": NOISE, "width": WIDTH})
+    results["final_rank"] = 10.0 ** results["final_rank"].copy()  # 43 decades
+    figure = sweep_figure(results, x="noise", y="width")
+    (contours,) = [item for axes in panels(figure) for item in axes.collections if isinstance(item, ContourSet)]
+    assert 3 <= len(contours.levels) <= 7
+    level = contours.levels[0]  # 10^7: at the first noise the width's exponent rises by ten from 4 to 8
+    path = contours.get_paths()[0].vertices
+    at_first = path[np.isclose(path[:, 0], NOISE[0]), 1]
+    np.testing.assert_allclose(at_first, [4 * 2 ** (level / 10)], rtol=1e-9)
+
+
 def test_small_multiples_share_scale_and_colours():
     results = made_up_results({"noise": NOISE, "width": WIDTH, "depth": [2, 3, 4]})
     figure = sweep_figure(results, x="noise", y="width", color="final_rank")

@@ -257,6 +257,17 @@ def test_the_order_of_axes_is_a_difference():
     assert three.differences(two) == ["the axis network.width has its values in another order"]
 
 
+def test_long_axes_are_compared_in_a_moment():
+    points = {"linear": [0.1, 2], "count": 20_001}
+    given = {"method": {**METHOD, "label_noise": 1.0}, "files": {}}  # as read from a store: cells are not checked again
+    one, two = (Study.from_mapping({**given, "axes": {"dt": {**points, "count": count}}}) for count in (20_001, 40_001))
+    begun = time.process_time()
+    assert two.extends(one) and not one.extends(two)
+    (words,) = two.differences(one)
+    assert words.startswith("the axis run.dt has 0.1000475, ") and words.endswith("and 19995 others more here")
+    assert time.process_time() - begun < 5.0  # the quadratic way takes a minute
+
+
 def test_extending():
     one = study(axes={"label_noise": [1.0, 2.0], "width": [7, 8]}, zipped=[{"scale": [1, 2], "n_inputs": [4, 5]}])
     more = {"label_noise": [0.5, 1.0, 2.0], "width": [7, 8]}

@@ -145,7 +145,7 @@ def test_a_journal_may_be_torn_or_damaged_anywhere(tmp_path):
     def found(journal):
         Place(path).journal.write_bytes(journal)
         from rankfall.sweep._journal import Journal
-        from rankfall.sweep._store import journal_digest
+        from rankfall.sweep._records import journal_digest
 
         opened = Journal(Place(path).journal, journal_digest(store.layout), store.layout.cell_bytes)
         try:

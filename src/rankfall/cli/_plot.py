@@ -44,7 +44,10 @@ def plot(
         typer.Option(metavar="AXIS=VALUE", help="Hold an axis fixed; may be repeated.", rich_help_panel=_SWEEPS),
     ] = None,
 ) -> None:
-    """Draw determinant, singular values, loss and balance of a saved run. An old figure of that name is replaced.
+    """Draw a saved run, or the results of a sweep. An old figure of that name is replaced.
+
+    Of a run: determinant, singular values, loss and balance. Of a sweep: a heat map with contours and standard errors,
+    or lines with bands, in small multiples where there are more axes; what is not named is chosen.
 
     Gradient flow is drawn with its closed form where there is one: whitened inputs and a balanced start, or a start
     that shares its singular vectors with the problem. With --learning an ODE solver takes its place elsewhere.
@@ -58,7 +61,7 @@ def plot(
             of a sweep: a map or lines, whichever suits its axes
         rankfall plot results.zarr --x noise --y width --color final_rank
             a heat map; cells that failed or are missing are hatched
-        rankfall plot results.zarr --x noise --y final_loss --color width --at depth=2
+        rankfall plot results.zarr --y final_loss --color width --at depth=2
             lines with bands of two standard errors
     """
     import rankfall as rf

@@ -61,7 +61,9 @@ def sweep(
         bool, typer.Option("--extend", help="The study has got more axis values than the store: add them.")
     ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="If another run writes to the store, wait for its end.")] = False,
-    example: Annotated[bool, typer.Option("--example", help="Print a commented study to begin with.")] = False,
+    example: Annotated[
+        bool, typer.Option("--example", help="Print a commented study to begin with; NAME after it: another one.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress display.")] = False,
 ) -> None:
     r"""Run a study: one ensemble for every point of a grid of settings, all results in one store.
@@ -72,6 +74,7 @@ def sweep(
     [bold]Examples[/bold]
 
         rankfall sweep --example > study.toml
+            others by name: phase-noise, phase-width, phase-step
         rankfall sweep study.toml --dry-run
         rankfall sweep study.toml --out results.zarr
         rankfall sweep study.toml --out results.zarr --workers 8

@@ -28,6 +28,7 @@ _MOST_MARKERS = 25
 _LOG_SPAN = 100.0
 _BAND = 2.0
 _FOOT = 0.03
+_DASHES: Any = (0, (4, 2.5))
 _MARKS = {"failed": "x", "not computed yet": "|"}
 
 
@@ -36,16 +37,10 @@ def draw_lines(results: xr.Dataset, chosen: Choice, columns: Literal[1, 2]) -> F
     places = list(panel_places(chosen))
     grid, figure = _grid(chosen, len(places), columns)
     found: set[str] = set()
-    lows: list[float] = []
-    highs: list[float] = []
+    logarithmic = _is_logarithmic([_rows(results, chosen.quantity, chosen, at) for _, _, at, _ in places])
     for axes, (_, _, at, title) in zip(grid, places, strict=True):
-        for values in _draw_panel(axes, results, chosen, at, found):
-            finite = values[np.isfinite(values)]
-            if len(finite):
-                lows.append(float(finite.min()))
-                highs.append(float(finite.max()))
+        _draw_panel(axes, results, chosen, at, found, logarithmic)
         axes.set_title(title)
-    logarithmic = bool(lows) and min(lows) > 0 and max(highs) / min(lows) > _LOG_SPAN
     across = max(axes.get_subplotspec().colspan.stop for axes in grid)  # type: ignore[union-attr]
     room = {1: 8, 2: 6 if columns == 2 else 4, 3: 5}.get(across, 4)
     for axes in grid:
@@ -65,54 +60,74 @@ def draw_lines(results: xr.Dataset, chosen: Choice, columns: Literal[1, 2]) -> F
     return figure
 
 
+def _rows(results: xr.Dataset, name: str, chosen: Choice, at: Mapping[str, int]) -> np.ndarray:
+    """A variable in one panel, a row for each line."""
+    order = (chosen.x,) if chosen.lines is None else (chosen.lines, chosen.x)
+    return np.atleast_2d(table(results, name, chosen, at, order))
+
+
+def _is_logarithmic(values: list[np.ndarray]) -> bool:
+    finite = np.concatenate([each[np.isfinite(each)] for each in values])
+    return bool(len(finite)) and float(finite.min()) > 0 and float(finite.max() / finite.min()) > _LOG_SPAN
+
+
 def _draw_panel(
-    axes: Axes, results: xr.Dataset, chosen: Choice, at: Mapping[str, int], found: set[str]
-) -> list[np.ndarray]:
-    """Draw the lines of one panel and return their values."""
+    axes: Axes, results: xr.Dataset, chosen: Choice, at: Mapping[str, int], found: set[str], logarithmic: bool
+) -> None:
     x, family = chosen.x, chosen.lines
     order = (x,) if family is None else (family, x)
-
-    def rows(name: str) -> np.ndarray:
-        return np.atleast_2d(table(results, name, chosen, at, order))
-
-    values = rows(chosen.quantity)
     states = np.atleast_2d(status_of(results, chosen, at, order))
-    values = np.where(states == FAILED, np.nan, values)
-    errors = rows(chosen.quantity + ERROR) if chosen.quantity + ERROR in results else None
-    law = rows(chosen.quantity + PREDICTED) if chosen.quantity + PREDICTED in results else None
+    values = np.where(states == FAILED, np.nan, _rows(results, chosen.quantity, chosen, at))
+    known = [name in results for name in (chosen.quantity + ERROR, chosen.quantity + PREDICTED)]
+    errors = _rows(results, chosen.quantity + ERROR, chosen, at) if known[0] else None
+    law = _rows(results, chosen.quantity + PREDICTED, chosen, at) if known[1] else None
     own_time = x.dim == "time" and "save_time" in results
-    positions = rows("save_time") if own_time else np.broadcast_to(x.positions, values.shape)
+    positions = _rows(results, "save_time", chosen, at) if own_time else np.broadcast_to(x.positions, values.shape)
     colours = [_TEXT_COLOURS[0]] if family is None else family.colours(_TEXT_COLOURS)
     marker = "o" if values.shape[1] <= _MOST_MARKERS else ""
+    over_cells = x.dim in results["status"].dims
     for number, line in enumerate(values):
         colour, where = colours[number], positions[number]
-        if errors is not None:
-            low, high = line - _BAND * errors[number], line + _BAND * errors[number]
-            if bool(np.isfinite(low).any()):
-                axes.fill_between(where, low, high, color=colour, alpha=0.18, linewidth=0)
-                found.add("band")
+        if errors is not None and bool(np.isfinite(line + errors[number]).any()):
+            axes.fill_between(where, *_band(line, errors[number], logarithmic), color=colour, alpha=0.18, linewidth=0)
+            found.add("band")
         axes.plot(where, line, color=colour, marker=marker, markersize=2.8)
         if law is not None and bool(np.isfinite(law[number]).any()):
-            axes.plot(where, law[number], color=colour, linestyle=(0, (4, 2.5)), linewidth=0.9)
+            axes.plot(where, law[number], color=style.INK, linestyle=_DASHES, linewidth=0.9)
             found.add("law")
-        if not own_time:
-            _mark(axes, where, states[number], colour, number, len(values), found)
-    return [values]
+        _mark(axes, where if over_cells else None, states[number], colour, number, len(values), found)
+
+
+def _band(values: np.ndarray, errors: np.ndarray, logarithmic: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Two standard errors to both sides; on a logarithmic scale those of the logarithm, which are errors / values."""
+    if not logarithmic:
+        return values - _BAND * errors, values + _BAND * errors
+    factor = np.exp(np.minimum(_BAND * errors / values, 50.0))
+    return values / factor, values * factor
 
 
 def _mark(
-    axes: Axes, where: np.ndarray, states: np.ndarray, colour: str, number: int, lines: int, found: set[str]
+    axes: Axes,
+    where: np.ndarray | None,
+    states: np.ndarray,
+    colour: str,
+    number: int,
+    lines: int,
+    found: set[str],
 ) -> None:
-    """Marks at the foot of the panel for cells without a number, one row per line if there are few."""
+    """Marks at the foot of the panel for cells without a number, one row per line if there are few.
+
+    Where a line is one cell, and not one cell per point (`where` is None), it has one mark, at the left.
+    """
     height = _height(number, lines)
     for words, state in (("failed", FAILED), ("not computed yet", LEFT)):
-        chosen = where[states == state]
-        if len(chosen):
+        chosen = np.array([0.03]) if where is None else where[states == state]
+        if bool((states == state).any()) and len(chosen):
             found.add(words)
             axes.plot(
                 chosen,
                 np.full(len(chosen), height),
-                transform=axes.get_xaxis_transform(),
+                transform=axes.transAxes if where is None else axes.get_xaxis_transform(),
                 color=colour,
                 marker=_MARKS[words],
                 markersize=4.0,
@@ -171,7 +186,7 @@ def _legend(figure: Figure, grid: list[Axes], chosen: Choice, found: set[str]) -
     if "band" in found:
         extra.append(Line2D([], [], color=style.GREY, alpha=0.4, linewidth=5, label=f"±{_BAND:.0f} standard errors"))
     if "law" in found:
-        extra.append(Line2D([], [], color=style.GREY, linestyle=(0, (4, 2.5)), linewidth=0.9, label="law"))
+        extra.append(Line2D([], [], color=style.INK, linestyle=_DASHES, linewidth=0.9, label="law"))
     for words, mark in _MARKS.items():
         if words in found:
             extra.append(Line2D([], [], color=style.GREY, marker=mark, linestyle="", markersize=4.0, label=words))

@@ -28,6 +28,7 @@ _ERRORS = ListedColormap(mpl.colormaps["YlOrBr"](np.linspace(0.0, 0.7, 256)))
 # Maps that span more than this factor are coloured on a logarithmic scale.
 _LOG_SPAN = 300.0
 _MOST_ERROR_PANELS = 4
+_MOST_LEVELS = 7
 
 
 def draw_maps(results: xr.Dataset, chosen: Choice, columns: Literal[1, 2]) -> Figure:
@@ -50,7 +51,7 @@ def draw_maps(results: xr.Dataset, chosen: Choice, columns: Literal[1, 2]) -> Fi
     for number, (_, _, _, title) in enumerate(places):
         axes = grid[0][number]
         image = _draw(axes, x, y, values[number], states[number], norm, colours, missing)
-        _contours(axes, x, y, values[number], _levels(chosen.quantity, values))
+        _contours(axes, x, y, values[number], _levels(chosen.quantity, values), isinstance(norm, LogNorm))
         axes.set_title("" if alone else title)
     if places:
         figure.colorbar(image, ax=grid[0], label=label, pad=0.02)
@@ -127,21 +128,28 @@ def _draw(
     return image
 
 
-def _contours(axes: Axes, x: SweepAxis, y: SweepAxis, values: np.ndarray, levels: np.ndarray) -> None:
+def _contours(
+    axes: Axes, x: SweepAxis, y: SweepAxis, values: np.ndarray, levels: np.ndarray, logarithmic: bool
+) -> None:
     finite = values[np.isfinite(values)]
     if min(values.shape) < 3 or not len(finite):
         return
     inside = levels[(levels > finite.min()) & (levels < finite.max())]
     if not len(inside):
         return
-    # interpolated on the scales of the axes, where a border halfway between two cells also looks it
+    # interpolated on the scales of axes and colours, where a border halfway between two cells also looks it
     x.dress(axes, "x", label=False, limits=True)
     y.dress(axes, "y", label=False, limits=True)
     at = [np.log(axis.positions) if axis.scale == "log" else axis.positions for axis in (x, y)]
-    lines = axes.contour(*at, np.ma.masked_invalid(values), levels=inside, colors="white", linewidths=0.9)
+    height, levels = (np.log10(values), np.log10(inside)) if logarithmic else (values, inside)
+    lines = axes.contour(
+        *at, np.ma.masked_invalid(height), levels=levels, colors="white", linewidths=0.9, linestyles="solid"
+    )
     lines.set_paths([_on_scales(path, x, y) for path in lines.get_paths()])
     lines.set(path_effects=[withStroke(linewidth=1.9, foreground=style.INK)])
-    for text in axes.clabel(lines, fmt=lambda level: f"{level:.4g}", fontsize=6.5, inline=False):
+    for text in axes.clabel(
+        lines, fmt=lambda level: f"{10**level if logarithmic else level:.4g}", fontsize=6.5, inline=False
+    ):
         text.set_path_effects([withStroke(linewidth=1.6, foreground=style.INK)])
         text.set_color("white")
 
@@ -163,7 +171,8 @@ def _levels(quantity: str, values: list[np.ndarray]) -> np.ndarray:
     if "rank" in quantity.split("_") and high - low <= 8:
         return np.arange(np.floor(low), np.ceil(high)) + 0.5
     if low > 0 and high / low > _LOG_SPAN:
-        return 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+        decades = np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+        return 10.0 ** decades[:: -(-len(decades) // _MOST_LEVELS)]
     return np.asarray(MaxNLocator(6).tick_values(low, high))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,7 +49,7 @@ def added_values(study: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def _includes(mine: Any, theirs: Any) -> bool:
-    return all(value in mine for value in theirs)
+    return {json.dumps(value) for value in theirs} <= {json.dumps(value) for value in mine}
 
 
 def _flat(study: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,11 +85,16 @@ def _labels(axis: Mapping[str, Any]) -> list[list[Any]]:
 
 
 def _changes(mine: list[Any], theirs: list[Any]) -> str:
-    added = [value for value in mine if value not in theirs]
-    gone = [value for value in theirs if value not in mine]
+    added, gone = _without(mine, theirs), _without(theirs, mine)
     words = [f"has {_listed(added)} more here"] if added else []
     words += [f"lacks {_listed(gone)} here"] if gone else []
     return " and ".join(words) or "has its values in another order"
+
+
+def _without(values: list[Any], others: list[Any]) -> list[Any]:
+    """The values that are not among the others; axes may have a hundred thousand of them."""
+    known = {json.dumps(value) for value in others}
+    return [value for value in values if json.dumps(value) not in known]
 
 
 def _listed(values: list[Any]) -> str:

@@ -18,8 +18,8 @@ from typing import Any
 from rankfall._version import __version__
 from rankfall.errors import ExecutionError, InvalidInput
 from rankfall.sweep._cell import Cell, CellResult
-from rankfall.sweep._dask_task import common_text, portable, read_answer, task, write_cell
-from rankfall.sweep._job import Job, failure
+from rankfall.sweep._dask_task import common_text, portable, read_answer, task
+from rankfall.sweep._job import Job, failure, write_cell
 
 __all__ = ["check_scheduler", "in_dask"]
 

@@ -15,9 +15,9 @@ from functools import cache
 from typing import Any
 
 from rankfall._version import __version__
-from rankfall.sweep._cell import Cell, CellResult, Quantity
+from rankfall.sweep._cell import CellResult, Quantity
 
-__all__ = ["common_text", "compute_text", "portable", "read_answer", "task", "write_cell"]
+__all__ = ["common_text", "compute_text", "portable", "read_answer", "task"]
 
 
 # Everything that it uses is imported inside, and text goes in: it is all that a worker has to have in common with us.
@@ -47,11 +47,6 @@ def common_text(quantities: Sequence[Quantity], threads: int, function: str) -> 
     return f"{__version__} {json.dumps({'quantities': described, 'threads': threads, 'function': function})}"
 
 
-def write_cell(cell: Cell) -> str:
-    """A cell as text."""
-    return json.dumps({"index": cell.index, "key": cell.key, "settings": dict(cell.settings), "seed": cell.seed})
-
-
 @cache
 def _limit_blas() -> None:
     """Once, and for the life of the worker: several cells may be under way in its threads."""
@@ -62,16 +57,15 @@ def _limit_blas() -> None:
 
 def compute_text(cell: str, common: str) -> dict[str, Any]:
     """Compute a cell on a worker: from text, to a dictionary of text, numbers and arrays."""
-    from rankfall.sweep._job import compute
+    from rankfall.sweep._job import compute, read_cell
 
     _limit_blas()
-    wanted, shared = json.loads(cell), json.loads(common.partition(" ")[2])
+    shared = json.loads(common.partition(" ")[2])
     quantities = [
         Quantity(**{**each, "dims": tuple(each["dims"]), "shape": tuple(each["shape"])})
         for each in shared["quantities"]
     ]
-    place = Cell(tuple(wanted["index"]), wanted["key"], wanted["settings"], wanted["seed"])
-    result = compute(place, quantities, shared["threads"], shared["function"])
+    result = compute(read_cell(cell), quantities, shared["threads"], shared["function"])
     return {
         "key": result.key,
         "status": result.status,

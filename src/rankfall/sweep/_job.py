@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 
 from rankfall.sweep._cell import Cell, CellResult, Quantity
 
-__all__ = ["RUN_CELL", "Job", "compute", "failure", "limit_blas"]
+__all__ = ["RUN_CELL", "Job", "compute", "failure", "limit_blas", "read_cell", "write_cell"]
 
 # By name, as workers import it: nothing is sent to them that they would have to trust.
 RUN_CELL = "rankfall.sweep._run_cell:run_cell"
@@ -69,6 +70,17 @@ def compute(
         return CellResult(cell.key, found.status, found.reason, found.values, time.perf_counter() - begun)
     except Exception as error:
         return failure(cell, f"{type(error).__name__}: {error}".splitlines()[0])
+
+
+def write_cell(cell: Cell) -> str:
+    """A cell as text, for a worker."""
+    return json.dumps({"index": cell.index, "key": cell.key, "settings": dict(cell.settings), "seed": cell.seed})
+
+
+def read_cell(text: str) -> Cell:
+    """The cell that `write_cell` has written."""
+    found = json.loads(text)
+    return Cell(tuple(found["index"]), found["key"], found["settings"], found["seed"])
 
 
 def failure(cell: Cell, reason: str) -> CellResult:

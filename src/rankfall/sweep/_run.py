@@ -151,14 +151,16 @@ class _Sweep:
             # What cannot be folded now stays in the journal, and the first error is the one to tell.
             with self._interruptions.held(), suppress(OutputError):
                 store.close()
-            kept = f"{len(store.finished) + len(store.failed)} of {self._meter.total} cells are finished and kept"
             if isinstance(error, KeyboardInterrupt):
-                raise SweepInterrupted(f"stopped; {kept}; the same call continues", self.summary()) from None
+                raise SweepInterrupted(f"stopped; {_kept(store)}", self.summary()) from None
             if isinstance(error, OutputError):
-                raise OutputError(error.errno, f"{error.strerror or error}; {kept}; the same call continues") from None
+                raise _with_kept(error, store) from None
             raise
-        with self._interruptions.held():
-            store.close()
+        try:
+            with self._interruptions.held():
+                store.close()
+        except OutputError as error:
+            raise _with_kept(error, store) from None
 
     def _begin(self, store: Store, retry_failed: bool) -> None:
         self._reasons = {} if retry_failed else dict(store.failed)
@@ -184,6 +186,15 @@ class _Sweep:
         """How far it came."""
         meter = self._meter
         return Summary(meter.total, meter.done, meter.failed, meter.reused, meter.seconds, dict(self._reasons))
+
+
+def _with_kept(error: OutputError, store: Store) -> OutputError:
+    return OutputError(error.errno, f"{error.strerror or error}; {_kept(store)}")
+
+
+def _kept(store: Store) -> str:
+    finished = len(store.finished) + len(store.failed)
+    return f"{finished} of {store.layout.n_cells} cells are finished and kept; the same call continues"
 
 
 def _batches(

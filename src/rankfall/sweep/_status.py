@@ -19,7 +19,7 @@ from rankfall.sweep._layout import DONE, FAILED, Layout
 from rankfall.sweep._lock import Writer, writer_of
 from rankfall.sweep._opening import check_store
 from rankfall.sweep._place import Place, read_about
-from rankfall.sweep._store import journal_digest
+from rankfall.sweep._records import journal_digest
 
 __all__ = ["FailedCell", "Status", "read_status"]
 

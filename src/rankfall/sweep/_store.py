@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import json
-import math
 import os
 import time
 import warnings
@@ -25,12 +23,13 @@ from rankfall.sweep._cell import Cell, CellResult
 from rankfall.sweep._creation import write_metadata
 from rankfall.sweep._durable import Replacements, reported, write_durably
 from rankfall.sweep._extension import finish_extension, holds, prepare_extension
-from rankfall.sweep._journal import LONGEST_REASON, Journal, Record
-from rankfall.sweep._layout import DONE, FAILED, LEFT, ArraySpec, Layout, SweepLike, layout_of
+from rankfall.sweep._journal import Journal, Record
+from rankfall.sweep._layout import DONE, FAILED, LEFT, Layout, SweepLike, layout_of
 from rankfall.sweep._lock import Lock
 from rankfall.sweep._place import About, Place, claim, read_about
+from rankfall.sweep._records import journal_digest, record_of
 
-__all__ = ["Store", "StudyLike", "journal_digest"]
+__all__ = ["Store", "StudyLike"]
 
 _FOLD_EVERY = 2.0  # seconds
 _FOLD_BYTES = 1 << 26
@@ -187,7 +186,13 @@ class Store:
             InvalidInput: As `commit`.
             OutputError: As `commit`.
         """
-        records = [self._record(result) for result in results if result.key not in self._finished]
+        records = []
+        for result in results:
+            if result.key not in self._finished:
+                cell = self._number.get(result.key)
+                if cell is None:
+                    raise InvalidInput(f"the study of {self._place.root} has no cell with the key {result.key!r}.")
+                records.append(record_of(result, cell, self._layout))
         if not records:
             return
         with reported("write to the store", self._place.root):
@@ -288,51 +293,6 @@ class Store:
             self._may_cost = _FLUSH_SHARE * min(self._flushed - begun, _LONGEST_FLUSH)
             self._unflushed = 0.0
         return starts
-
-    def _record(self, result: CellResult) -> Record:
-        cell = self._number.get(result.key)
-        if cell is None:
-            raise InvalidInput(f"the study of {self._place.root} has no cell with the key {result.key!r}.")
-        if result.status not in ("done", "failed"):
-            raise InvalidInput(f"a cell is either done or failed, got {result.status!r}.")
-        unknown = set(result.values) - {spec.name for spec in self._layout.quantities}
-        if unknown:
-            raise InvalidInput(f"the study keeps no {', '.join(sorted(unknown))}.")
-        values = b"".join(_cell_bytes(spec, result.values.get(spec.name)) for spec in self._layout.quantities)
-        done = result.status == "done"
-        reason = "" if done else _one_line(result.reason) or "no reason was given"
-        return Record(
-            bytes.fromhex(result.key), cell, DONE if done else FAILED, reason, float(result.wall_time), values
-        )
-
-
-def journal_digest(layout: Layout) -> bytes:
-    """What tells the records of one layout from those of another: how the bytes of a cell are to be read."""
-    meaning = [[spec.name, spec.dtype, list(spec.shape)] for spec in layout.quantities]
-    return hashlib.blake2b(json.dumps(meaning).encode(), digest_size=hashlib.blake2b.PERSON_SIZE).digest()
-
-
-def _cell_bytes(spec: ArraySpec, value: Any) -> bytes:
-    """One quantity of one cell; a shorter value is filled up."""
-    full = np.full(spec.shape, spec.fill, dtype=np.dtype(spec.dtype).newbyteorder("<"))
-    if value is not None:
-        given = np.asarray(value)
-        kinds = "fiub" if spec.dtype == "float64" else "iub"
-        fits = given.ndim == full.ndim and all(n <= m for n, m in zip(given.shape, full.shape, strict=True))
-        if given.dtype.kind not in kinds or not fits:
-            raise InvalidInput(
-                f"{spec.name} must be {spec.dtype} of shape {spec.shape} or less, got {given.dtype} of {given.shape}."
-            )
-        full[tuple(slice(n) for n in given.shape)] = given
-        if spec.dtype == "float64":
-            full[np.isnan(full)] = math.nan  # one NaN for all: which one a processor makes is no result
-    return full.tobytes()
-
-
-def _one_line(reason: str) -> str:
-    """A reason without line breaks and control characters, of bounded length."""
-    words = " ".join("".join(letter if letter.isprintable() else " " for letter in reason).split())
-    return words.encode("utf-8", "replace")[:LONGEST_REASON].decode("utf-8", "ignore")
 
 
 def _keys_of(cells: Iterable[Cell], layout: Layout) -> list[str]:

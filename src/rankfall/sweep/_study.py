@@ -61,7 +61,8 @@ class Study:
         keep: `quantities`, `time_series`: names of `MEASURES` (see `_quantities`); `alive`, the share of its start
             above which a mode counts (0.001); `burn_in` and `batches` of Lyapunov exponents.
         stop: `quantity`, `standard_error`, `at_most`: double the replicates until the standard error of the quantity
-            is at most so large, or there are so many.
+            is at most so large, or there are so many. Begin with enough of them (16): equal ranks of a few networks
+            have no spread, and would stop at once.
 
     Raises:
         InvalidInput: A setting that is unknown (with the nearest known one), of the wrong kind or out of range, also

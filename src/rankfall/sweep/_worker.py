@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import pickle
 import signal
 import sys
 import threading
@@ -16,11 +15,10 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from rankfall.sweep._cell import Cell, CellResult
-from rankfall.sweep._job import Job, compute, limit_blas
+from rankfall.sweep._job import Job, compute, limit_blas, read_cell, write_cell
 
 __all__ = ["Worker"]
 
-_READY = b"ready"
 # One cell is under way and the next one waits in the pipe, so that no worker idles while a result is written down. A
 # larger message could fill the pipe while the worker fills it from the other side.
 _CELLS_IN_PIPE = 2
@@ -61,7 +59,7 @@ class Worker:
         """Give it a cell, unless it has enough to do."""
         if not self.ready or len(self.cells) >= _CELLS_IN_PIPE:
             return False
-        message = pickle.dumps(cell, protocol=5)
+        message = write_cell(cell).encode()
         if self.cells and len(message) > _LARGEST_IN_PIPE:
             return False
         try:
@@ -78,14 +76,13 @@ class Worker:
             EOFError: The process has died.
         """
         try:
-            message = self.connection.recv_bytes()
+            result: CellResult | None = self.connection.recv()
         except OSError:
             raise EOFError from None
-        if message == _READY:
+        if result is None:
             self.ready = True
-            return None
-        self.cells.popleft()
-        result: CellResult = pickle.loads(message)
+        else:
+            self.cells.popleft()
         return result
 
     def end(self) -> str:
@@ -113,10 +110,10 @@ def _serve(connection: Connection, quantities: tuple[Any, ...], threads: int, fu
     threading.Thread(target=_end_with_parent, daemon=True).start()
     limit_blas()
     try:
-        connection.send_bytes(_READY)
+        connection.send(None)
         while True:
-            cell = pickle.loads(connection.recv_bytes())
-            connection.send_bytes(pickle.dumps(compute(cell, quantities, threads, function), protocol=5))
+            cell = read_cell(connection.recv_bytes().decode())
+            connection.send(compute(cell, quantities, threads, function))
     except (EOFError, OSError):
         return
 

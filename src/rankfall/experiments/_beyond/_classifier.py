@@ -58,7 +58,7 @@ class Schedule:
     probe: int = 256
     jacobian_probe: int = 16
     batch_size: int = 8
-    steps: int = 5_000
+    steps: int = 4_000
     save_points: int = 21
 
     @classmethod
