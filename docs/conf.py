@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
+from pathlib import Path
+from typing import Any
 
 import rankfall
+
+sys.path.insert(0, str(Path(__file__).parent))
+import notebooks  # of this folder
 
 project = "rankfall"
 author = "The rankfall developers"
@@ -32,13 +38,16 @@ nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_merge_streams = True
+# Whatever a page writes, it writes into a folder that is thrown away.
+nb_execution_in_temp = True
 
 autosummary_generate = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
-autodoc_default_options = {"members": True, "show-inheritance": False}
+autodoc_default_options = {"members": True}
 napoleon_google_docstring = True
 napoleon_use_rtype = False
+napoleon_use_ivar = True
 
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
@@ -78,6 +87,20 @@ def _plain_text(app: object, what: str, name: str, obj: object, options: object,
         lines[number] = "".join(parts)
 
 
-def setup(app: object) -> None:
+def _link_notebook(app: Any, name: str, source: list[str]) -> None:
+    """Below the heading of a tutorial: a link to its notebook."""
+    if name.startswith("tutorials/") and app.builder.format == "html":
+        link = f'<p class="notebook"><a href="../notebooks/{Path(name).name}.ipynb" download>As a notebook</a></p>'
+        source[0] = re.sub(r"^(# .*)$", rf"\1\n\n{link}", source[0], count=1, flags=re.MULTILINE)
+
+
+def _write_notebooks(app: Any, exception: Exception | None) -> None:
+    if exception is None and app.builder.format == "html":
+        notebooks.write_notebooks(Path(app.outdir) / "notebooks")
+
+
+def setup(app: Any) -> None:
     """Called by Sphinx."""
-    app.connect("autodoc-process-docstring", _plain_text)  # type: ignore[attr-defined]
+    app.connect("autodoc-process-docstring", _plain_text)
+    app.connect("source-read", _link_notebook)
+    app.connect("build-finished", _write_notebooks)
