@@ -1,0 +1,91 @@
+"""What the page says beside its plots: captions with the numbers of this moment."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from rankfall.explorer._frames import COLUMNS, Film, Moment
+from rankfall.explorer._settings import Settings
+
+__all__ = ["captions", "headline", "short_verdict", "silent"]
+
+TITLES = {
+    "log_det": "Determinant of M = ZZᵀ and its law (dashed)",
+    "singular": "Singular values of W1",
+    "eigenvalues": "Eigenvalues of M and their repulsion (arrows)",
+    "loss": "Loss",
+    "balance": "Balance Q = W1ᵀW1 − W2W2ᵀ and its law (dashed)",
+    "rates": "Lyapunov exponents so far, and the law of their sum",
+}
+_LN10 = math.log(10.0)
+
+
+def captions(settings: Settings, film: Film, moment: Moment) -> dict[str, str]:
+    """A sentence or two under each plot."""
+    n = settings.replicates
+    return {
+        "log_det": _determinant(settings, film, moment),
+        "singular": "Bold: median of all trajectories; thin: one of them. "
+        + ("From the graded form, right below 10⁻³⁰⁰ as well." if film.is_graded else ""),
+        "eigenvalues": moment.repulsion_note.capitalize() + "."
+        if moment.repulsion_note
+        else "One trajectory. An arrow leads where the repulsion alone would take λᵢ in the next tenth of the run"
+        + ("; modes below float64's resolution have none." if np.isnan(moment.pushes).any() else "."),
+        "loss": f"Median and the band from 10 % to 90 % of {n} trajectories"
+        + (f", {n - moment.alive} of them diverged." if moment.alive < n else "."),
+        "balance": _balance(settings),
+        "rates": _rates(settings, moment),
+    }
+
+
+def _determinant(settings: Settings, film: Film, moment: Moment) -> str:
+    if film.singular:
+        return ""
+    rows = film.rows[: film.filled]
+    start, now = (float(rows[i, COLUMNS.index("log_det_middle")]) for i in (0, -1))
+    measured = (now - start) * _LN10 / moment.time if moment.time > 0 else math.nan
+    said = f"Measured slope of log det M: {measured:+.6f}; " if math.isfinite(measured) else ""
+    if settings.method == "gradient-flow":
+        return said + "the law says 0: conserved."
+    if math.isfinite(film.flow_rate):
+        return said + f"the law says −2kσ²tr Σ = {film.flow_rate:+.6f}, on every trajectory."
+    return said + "the law is the ledger of the steps, 2 Σ log |1 − η²σᵢ(G)²|."
+
+
+def _balance(settings: Settings) -> str:
+    if settings.method == "gradient-flow":
+        return "Gradient flow conserves all of Q."
+    if settings.method == "stochastic-gradient-flow" and settings.integrator == "geometric":
+        return "dQ = σ²(tr(Σ)·W2W2ᵀ − k·W1ᵀΣW1)dt, added up at every step (dashed)."
+    return "Each step adds η²(W2GᵀGW2ᵀ − W1ᵀGGᵀW1) to Q, added up at every step (dashed)."
+
+
+def _rates(settings: Settings, moment: Moment) -> str:
+    words = "Mean over the trajectories of log growth over time, mode by mode"
+    if not math.isfinite(moment.rate_law):
+        return words + "."
+    name = "0" if settings.method == "gradient-flow" else "−kσ²tr Σ" if "flow" in settings.method else "½ ledger / t"
+    return f"{words}; sum {moment.rate_sum:+.6f}, law {name} = {moment.rate_law:+.6f} (dashes)."
+
+
+def silent(film: Film, settings: Settings) -> dict[str, str]:
+    """What to say in place of a plot that has nothing to show."""
+    rows = settings.n_inputs + settings.n_outputs
+    reason = f"det M = 0 at all times: the width {settings.width} is below p + k = {rows}. See the balance."
+    return {"log_det": reason if film.singular else ""}
+
+
+def headline(settings: Settings, moment: Moment) -> str:
+    """The one number to watch."""
+    most = min(settings.n_inputs, settings.width)
+    return f"rank of W1: {moment.rank} of {most} (σᵢ above σ₁/1000)"
+
+
+def short_verdict(verdict: dict[str, Any]) -> dict[str, str]:
+    """What a light shows."""
+    error, tolerance = verdict["error"], verdict["tolerance"]
+    detail = "" if error is None or tolerance is None else f"error {error:.0e}, allowed {tolerance:.0e}"
+    return {name: verdict[name] for name in ("law", "status", "statement", "note")} | {"detail": detail}
