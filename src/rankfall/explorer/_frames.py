@@ -75,6 +75,7 @@ class Film:
         self._problem, self._method = run.problem, run.method
         self.rows = np.full((len(stream.times), len(COLUMNS)), np.nan)
         self.filled = 0
+        self._extent = (0.0, 0.0)
         self.singular = not run.plan.full_rank
         self._flow_rate = math.nan
         if isinstance(self._method, GradientFlow) or self.is_geometric:
@@ -84,6 +85,11 @@ class Film:
     def times(self) -> np.ndarray:
         """All save points, reached or not."""
         return self._stream.times
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        """Smallest and largest log₁₀ λ_i so far."""
+        return self._extent
 
     @property
     def is_geometric(self) -> bool:
@@ -99,6 +105,10 @@ class Film:
         """Draw what the stream has saved since the last time."""
         begin, end = self.filled, self._stream.saved
         self._fill(slice(begin, end))
+        new = self.rows[begin:end, _PLACE["eigenvalue_0"] :]
+        if np.isfinite(new).any():
+            ends = float(np.nanmin(new)), float(np.nanmax(new))
+            self._extent = ends if begin == 0 else (min(ends[0], self._extent[0]), max(ends[1], self._extent[1]))
         self.filled = end
         return self._moment(end - 1)
 

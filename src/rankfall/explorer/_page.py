@@ -27,7 +27,7 @@ __all__ = ["Page"]
 _PERIOD = 30
 _SHORTEST_RUN = 6.0
 # Frames that may be on their way to the browser: more would make a slow browser lag behind its own sliders.
-_IN_FLIGHT = 2
+_IN_FLIGHT = 3
 _SECONDS_BETWEEN_VERDICTS = 0.7
 
 
@@ -113,7 +113,7 @@ class Page:
         self._save_points = max(1, min(20, int(message["save_points"])))
 
     def _on_scale(self, message: dict[str, Any]) -> None:
-        self.plots.set_linear(message["linear"] is True, self.visit.film if self.visit.moment else None)
+        self.plots.set_linear(message["linear"] is True)
         self._tell()
 
     def _on_drawn(self, message: dict[str, Any]) -> None:
@@ -145,11 +145,9 @@ class Page:
         moment = await self._in_thread(self._work, count)
         if self._pending is not None or self._closed:
             return
-        if self.visit.film.filled > begin:
-            self.plots.append(self.visit.film, begin, moment)
         if self.visit.finished:
             self.running = False
-        self._tell()
+        self._tell(draw=self.plots.frame(self.visit.film, begin, moment))
 
     async def _start_anew(self, settings: Settings) -> None:
         if not self._warmth.is_ready(settings):
@@ -167,8 +165,8 @@ class Page:
             return
         self._generation += 1
         self._acknowledged = self._frame
-        self.plots.restart(settings, self.visit.film, moment)
-        self._tell()
+        self.plots.begin(settings, self.visit.film, moment)
+        self._tell(draw=self.plots.frame(self.visit.film, 0, moment))
 
     async def _in_thread(self, work: Any, argument: Any) -> Moment:
         moment: Moment = await asyncio.get_running_loop().run_in_executor(self.pool, work, argument)
@@ -186,10 +184,12 @@ class Page:
             self._next_verdicts = time.monotonic() + _SECONDS_BETWEEN_VERDICTS
         return moment
 
-    def _tell(self, state: str = "") -> None:
+    def _tell(self, state: str = "", draw: dict[str, Any] | None = None) -> None:
+        """Send state and words, and a frame to draw, in one message."""
         self._frame += 1
         self._told = state
-        self.status.data = {"json": [json.dumps(self._describe(state))]}
+        described = self._describe(state) | ({} if draw is None else {"draw": draw})
+        self.status.data = {"json": [json.dumps(described, allow_nan=False, ensure_ascii=False)]}
 
     def _describe(self, state: str) -> dict[str, Any]:
         visit, moment = self.visit, self.visit.moment
@@ -208,7 +208,7 @@ class Page:
             "warning": visit.warning,
             "problem": self.problem,
             "verdicts": self._verdicts,
-            "captions": _words.captions(settings, film, moment),
+            "captions": _words.captions(settings, film, moment, self.plots.horizon),
             "silent": _words.silent(film, settings),
             "headline": _words.headline(settings, moment),
             "law": _number(film.flow_rate),

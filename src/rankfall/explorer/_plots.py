@@ -13,7 +13,6 @@ from bokeh.models import (
     ColumnDataSource,
     DataRange1d,
     FixedTicker,
-    GlyphRenderer,
     HoverTool,
     NumeralTickFormatter,
     Range1d,
@@ -21,7 +20,7 @@ from bokeh.models import (
 )
 from bokeh.plotting import figure
 
-from rankfall.explorer._frames import COLUMNS, MOST_EIGENVALUES, MOST_SINGULAR_VALUES, Film, Moment
+from rankfall.explorer._frames import COLUMNS, Film, Moment
 from rankfall.explorer._settings import Settings
 from rankfall.report import style
 
@@ -38,41 +37,39 @@ _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _POWERS = {i: "10" + str(i).translate(_SUPERSCRIPT) for i in range(-1200, 201)}
 # The arrows say where the repulsion alone would take an eigenvalue in this share of the run.
 ARROW_SHARE = 0.1
-_SINGULAR = [COLUMNS.index("singular_0"), COLUMNS.index("eigenvalue_0")]
 
 
 class Plots:
-    """Figures by name, their sources, and how frames get into them."""
+    """Figures by name, and what a frame of them is. The browser keeps the curves; here is only what it needs next."""
 
     def __init__(self) -> None:
-        self.series = ColumnDataSource({name: [] for name in COLUMNS}, name="series")
-        self.arrows = ColumnDataSource({name: [] for name in ("x0", "y0", "x1", "y1")})
-        self.bars = ColumnDataSource({name: [] for name in ("place", "rate")}, name="bars")
-        self.law = ColumnDataSource({"place": [], "rate": []})
-        self.guards = {name: ColumnDataSource({"x": [0.0, 1.0], "y": [0.0, 1.0]}) for name in NAMES}
-        self.linear = False
+        self.linear, self.horizon = False, 0.0
+        self._noisy, self._dark = True, False
         self._inked: list[tuple[Any, str]] = []
         self._quiet: list[tuple[Any, str]] = []
+        self.sources = {name: _source(name, columns) for name, columns in _SOURCES.items()}
+        self.guards = {name: _source(f"guard_{name}", ("x", "y"), [0.0, 1.0]) for name in NAMES}
         self.time = Range1d(0.0, 1.0)
         self.figures = {name: self._figure(name) for name in NAMES}
         self._banded("log_det", law=True)
         self._banded("loss")
         self._banded("balance", law=True)
-        self._modes("singular", "singular", MOST_SINGULAR_VALUES, thin="path")
-        self._modes("eigenvalues", "eigenvalue", MOST_EIGENVALUES)
+        self._modes("singular", "paths", width=0.8, alpha=0.55)
+        self._modes("singular", "singular", width=2.2)
+        self._modes("eigenvalues", "eigenvalues", width=1.7)
         self._arrows()
         self._bars()
-        for name in ("log_det", "loss", "eigenvalues"):
+        for name in ("log_det", "loss", "eigenvalues", "singular"):
             _powers_of_ten(self.figures[name])
-        self.set_linear(False)
         self.set_dark(False)
 
     def _figure(self, name: str) -> figure:
         is_time = name != "rates"
         plot = figure(
             name=name,
-            x_range=self.time if is_time else DataRange1d(range_padding=0.05),
-            y_range=DataRange1d(range_padding=0.08, only_visible=True),
+            x_range=self.time if is_time else DataRange1d(range_padding=0.05, syncable=False),
+            # Not syncable: the browser would tell the server about every change of the range, at every frame.
+            y_range=DataRange1d(range_padding=0.08, only_visible=True, syncable=False),
             sizing_mode="stretch_both",
             min_border=4,
             tools="pan,box_zoom,wheel_zoom,reset,save",
@@ -82,6 +79,8 @@ class Plots:
             border_fill_alpha=0.0,
             outline_line_color=None,
             lod_threshold=None,
+            toolbar_inner=True,
+            syncable=False,
         )
         plot.toolbar.logo = None
         plot.toolbar.autohide = True
@@ -98,41 +97,36 @@ class Plots:
         return plot
 
     def _banded(self, name: str, law: bool = False) -> None:
-        plot, source = self.figures[name], self.series
-        band = plot.varea("time", f"{name}_low", f"{name}_high", source=source, fill_alpha=0.22)
-        line = plot.line("time", f"{name}_middle", source=source, line_width=2.6)
+        plot, source = self.figures[name], self.sources[name]
+        band = plot.varea("time", "low", "high", source=source, fill_alpha=0.22)
+        line = plot.line("time", "middle", source=source, line_width=2.6)
         self._quiet += [(band.glyph, "fill_color"), (line.glyph, "line_color")]
-        tips = [("t", "@time{0.000}"), (plot.name or "", f"@{name}_middle{{0.0000}}")]
+        tips = [("t", "@time{0.000}"), (_TIPS[name], "@middle{0.0000}")]
         if law:
-            dashes = plot.line("time", f"{name}_law", source=source, line_width=1.6, line_dash=[7, 5])
+            dashes = plot.line("time", "law", source=source, line_width=1.6, line_dash=[7, 5])
             self._inked.append((dashes.glyph, "line_color"))
-            tips.append(("law", f"@{name}_law{{0.0000}}"))
+            tips.append(("law", "@law{0.0000}"))
         plot.add_tools(HoverTool(renderers=[line], mode="vline", tooltips=tips))
 
-    def _modes(self, name: str, column: str, count: int, thin: str = "") -> None:
-        plot = self.figures[name]
-        for i in range(count):
-            colour = _MODES[i % len(_MODES)]
-            if thin:
-                plot.line("time", f"{thin}_{i}", source=self.series, line_color=colour, line_width=0.8, line_alpha=0.55)
-            plot.line("time", f"{column}_{i}", source=self.series, line_color=colour, line_width=2.2 if thin else 1.7)
+    def _modes(self, name: str, source: str, width: float, alpha: float = 1.0) -> None:
+        self.figures[name].multi_line(
+            "xs", "ys", source=self.sources[source], line_color="colour", line_width=width, line_alpha=alpha
+        )
 
     def _arrows(self) -> None:
         head = VeeHead(size=9)
-        arrow = Arrow(
-            end=head, source=self.arrows, x_start="x0", y_start="y0", x_end="x1", y_end="y1", line_width=2.0
-        )
+        source = self.sources["arrows"]
+        arrow = Arrow(end=head, source=source, x_start="x0", y_start="y0", x_end="x1", y_end="y1", line_width=2.0)
         self.figures["eigenvalues"].add_layout(arrow)
         self._inked += [(arrow, "line_color"), (head, "fill_color"), (head, "line_color")]
 
     def _bars(self) -> None:
         plot = self.figures["rates"]
-        bars = plot.vbar("place", top="rate", width=0.72, source=self.bars)
-        law: GlyphRenderer[Any] = plot.scatter(
-            "place", "rate", source=self.law, marker="dash", size=34, line_width=2.5, line_dash=[6, 4]
+        bars = plot.vbar("place", top="rate", width=0.72, source=self.sources["bars"])
+        law = plot.scatter(
+            "place", "rate", source=self.sources["law"], marker="dash", size=34, line_width=2.5, line_dash=[6, 4]
         )
-        self._quiet.append((bars.glyph, "fill_color"))
-        self._quiet.append((bars.glyph, "line_color"))
+        self._quiet += [(bars.glyph, "fill_color"), (bars.glyph, "line_color")]
         self._inked.append((law.glyph, "line_color"))
         plot.xgrid.grid_line_color = None
         plot.yaxis.formatter = NumeralTickFormatter(format="0.[0000]")
@@ -149,12 +143,12 @@ class Plots:
         self._colour_noise()
 
     def _colour_noise(self) -> None:
-        colour = style.NOISE_COLOURS[0] if getattr(self, "_noisy", False) else _QUIET[self._dark]
+        colour = style.NOISE_COLOURS[0] if self._noisy else _QUIET[self._dark]
         for model, field in self._quiet:
             setattr(model, field, colour)
 
-    def set_linear(self, linear: bool, film: Film | None = None) -> None:
-        """Draw the singular values of W1 as they are, or as powers of ten."""
+    def set_linear(self, linear: bool) -> None:
+        """Label the singular values of W1 as they are, or as powers of ten; the browser changes the curves."""
         self.linear = linear
         axis = self.figures["singular"].yaxis[0]
         if linear:
@@ -162,84 +156,102 @@ class Plots:
             axis.ticker, axis.formatter = BasicTicker(desired_num_ticks=5), BasicTickFormatter()
         else:
             _powers_of_ten(self.figures["singular"])
-        if film is not None:
-            self._guard("singular", film)
-            self.series.data = self._columns(film.rows[: film.filled])
 
-    def restart(self, settings: Settings, film: Film, moment: Moment) -> None:
-        """Begin a new run: axes, labels, and what there is of it."""
-        noisy = settings.method not in ("gradient-flow", "gradient-descent")
-        if noisy != getattr(self, "_noisy", None):
-            self._noisy = noisy
-            self._colour_noise()
+    def begin(self, settings: Settings, film: Film, moment: Moment) -> None:
+        """Axes, labels and colours of a new run."""
+        self._noisy = settings.method not in ("gradient-flow", "gradient-descent")
+        self._colour_noise()
         unit = "time t" if "flow" in settings.method else "time t (steps × step size)"
         for name, words in _LABELS.items():
-            plot = self.figures[name]
-            plot.yaxis[0].axis_label = words
-            if name != "rates":
-                plot.xaxis[0].axis_label = unit
-                self._guard(name, film)
+            self.figures[name].yaxis[0].axis_label = words
+            self.figures[name].xaxis[0].axis_label = unit if name != "rates" else "mode"
         modes = len(moment.rates)
-        places = [*range(1, modes + 1), modes + 2]
         axis = self.figures["rates"].xaxis[0]
-        axis.ticker = FixedTicker(ticks=places)
+        axis.ticker = FixedTicker(ticks=[*range(1, modes + 1), modes + 2])
         axis.major_label_overrides = {i: str(i) for i in range(1, modes + 1)} | {modes + 2: "sum"}
-        axis.axis_label = "mode"
-        self.guards["rates"].data = {"x": [0.4, modes + 2.6], "y": [0.0, 0.0]}
-        end = float(film.times[-1])
-        self.time.update(start=0.0, end=end * (1.0 + ARROW_SHARE), bounds=None)
-        self.series.data = self._columns(film.rows[: film.filled])
-        self._moment(film, moment)
+        self.time.update(start=0.0, end=float(film.times[-1]) * (1.0 + ARROW_SHARE))
 
-    def append(self, film: Film, begin: int, moment: Moment) -> None:
-        """Add the rows of a film from `begin` on."""
-        self.series.stream(self._columns(film.rows[begin : film.filled]))
-        self._moment(film, moment)
+    def frame(self, film: Film, begin: int, moment: Moment) -> dict[str, Any]:
+        """The rows of a film from `begin` on, and what is drawn of the present moment, as JSON can hold it."""
+        values, modes = min(film.settings.n_inputs, film.settings.width), len(moment.eigenvalues)
+        wanted = [COLUMNS.index(name) for name in frame_columns(values, modes)]
+        rows = film.rows[begin : film.filled, wanted]
+        drawn: dict[str, Any] = {
+            "rows": _plain(rows),
+            "arrows": self._arrow(film, moment),
+            "bars": [[*range(1, len(moment.rates) + 1), len(moment.rates) + 2], _plain([*moment.rates, moment.rate_sum])],
+            "law": [[len(moment.rates) + 2], [moment.rate_law]] if np.isfinite(moment.rate_law) else [[], []],
+        }
+        if begin == 0:
+            colours = [_MODES[i % len(_MODES)] for i in range(max(values, modes))]
+            drawn |= {"values": values, "modes": modes, "colours": colours, "guards": _guards(film, moment)}
+        return drawn
 
-    def _columns(self, rows: np.ndarray) -> dict[str, list[float]]:
-        if self.linear:
-            rows = rows.copy()
-            rows[:, slice(*_SINGULAR)] = 10.0 ** rows[:, slice(*_SINGULAR)]
-        return dict(zip(COLUMNS, rows.T.tolist(), strict=True))
-
-    def _guard(self, name: str, film: Film) -> None:
-        first = film.rows[0]
-        if name == "log_det":
-            height = first[COLUMNS.index("log_det_middle")]
-            points = [height - 2.0, height + 2.0] if np.isfinite(height) else [-1.0, 1.0]
-        elif name == "singular" and not self.linear:
-            height = first[COLUMNS.index("singular_0")]
-            points = [height - 1.5, height + 0.3]
-        elif name == "loss":
-            height = first[COLUMNS.index("loss_middle")]
-            points = [height - 2.0, height]
-        else:
-            points = [] if name == "eigenvalues" else [0.0]
-        self.guards[name].data = {"x": [0.0] * len(points), "y": points}
-
-    def _moment(self, film: Film, moment: Moment) -> None:
-        span = ARROW_SHARE * float(film.times[-1])
+    def _arrow(self, film: Film, moment: Moment) -> list[list[float]]:
+        """Arrows that lead where the repulsion alone would take the eigenvalues within `horizon`: x0, y0, x1, y1."""
         seen = np.isfinite(moment.pushes) & np.isfinite(moment.eigenvalues)
-        low, high = _extent(film)
-        reach = max(0.5 * (high - low), 1.0)
-        start, push = moment.eigenvalues[seen], moment.pushes[seen] * span
-        tips = start + np.clip(push, -reach, reach)
-        count = len(start)
-        self.arrows.data = {
-            "x0": [moment.time] * count,
-            "y0": start.tolist(),
-            "x1": [moment.time + span] * count,
-            "y1": tips.tolist(),
-        }
-        modes = len(moment.rates)
-        self.bars.data = {
-            "place": [*range(1, modes + 1), modes + 2],
-            "rate": [*moment.rates.tolist(), moment.rate_sum],
-        }
-        known = np.isfinite(moment.rate_law)
-        self.law.data = {"place": [modes + 2] if known else [], "rate": [moment.rate_law] if known else []}
+        start, push = moment.eigenvalues[seen], moment.pushes[seen]
+        span = ARROW_SHARE * float(film.times[-1])
+        low, high = film.extent
+        longest = float(np.abs(push).max(initial=0.0))
+        if longest * span > 0.3 * max(high - low, 2.0):
+            span = 0.3 * max(high - low, 2.0) / longest
+        self.horizon = span
+        here, there = [moment.time] * len(start), [moment.time + span] * len(start)
+        return [here, start.tolist(), there, (start + push * span).tolist()]
 
 
+def frame_columns(values: int, modes: int) -> list[str]:
+    """The columns of a frame's rows: 12 numbers, the singular values, those of one trajectory, the eigenvalues."""
+    names = [*COLUMNS[: COLUMNS.index("singular_0")]]
+    names += [f"singular_{i}" for i in range(values)] + [f"path_{i}" for i in range(values)]
+    return names + [f"eigenvalue_{i}" for i in range(modes)]
+
+
+def _guards(film: Film, moment: Moment) -> dict[str, list[list[float]]]:
+    """Points x, y that have to be in sight in each plot; those of "singular" as powers of ten."""
+    first = dict(zip(COLUMNS, film.rows[0].tolist(), strict=True))
+    height = first["log_det_middle"] if np.isfinite(first["log_det_middle"]) else 0.0
+    points = {
+        "log_det": [height - 2.0, height + 2.0],
+        "singular": [first["singular_0"] - 1.5, first["singular_0"] + 0.3],
+        "eigenvalues": [float(moment.eigenvalues[0]) + 0.5],
+        "loss": [first["loss_middle"] - 2.0],
+        "balance": [0.0],
+    }
+    guards = {name: [[0.0] * len(heights), heights] for name, heights in points.items()}
+    return guards | {"rates": [[0.4, len(moment.rates) + 2.6], [0.0, 0.0]]}
+
+
+def _plain(values: Any) -> Any:
+    """Nested lists with None for what is not finite, which JSON cannot hold."""
+    array = np.asarray(values, dtype=np.float64)
+    return np.where(np.isfinite(array), array, None).tolist()
+
+
+def _source(name: str, columns: tuple[str, ...], values: Any = ()) -> ColumnDataSource:
+    return ColumnDataSource({column: list(values) for column in columns}, name=f"data_{name}", syncable=False)
+
+
+def _powers_of_ten(plot: figure) -> None:
+    axis = plot.yaxis[0]
+    axis.ticker = AdaptiveTicker(base=10, mantissas=[1, 2, 5], min_interval=1, desired_num_ticks=5)
+    axis.major_label_overrides = _POWERS
+
+
+_BAND = ("time", "low", "middle", "high", "law")
+_LINES = ("xs", "ys", "colour")
+_SOURCES: dict[str, tuple[str, ...]] = {
+    "log_det": _BAND,
+    "loss": _BAND[:-1],
+    "balance": _BAND,
+    "singular": _LINES,
+    "paths": _LINES,
+    "eigenvalues": _LINES,
+    "arrows": ("x0", "y0", "x1", "y1"),
+    "bars": ("place", "rate"),
+    "law": ("place", "rate"),
+}
 _LABELS = {
     "log_det": "det M",
     "singular": "σᵢ(W1)",
@@ -248,15 +260,4 @@ _LABELS = {
     "balance": "‖Q‖",
     "rates": "per unit of time",
 }
-
-
-def _extent(film: Film) -> tuple[float, float]:
-    values = film.rows[: film.filled, COLUMNS.index("eigenvalue_0") :]
-    finite = values[np.isfinite(values)]
-    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-
-
-def _powers_of_ten(plot: figure) -> None:
-    axis = plot.yaxis[0]
-    axis.ticker = AdaptiveTicker(base=10, mantissas=[1, 2, 5], min_interval=1, desired_num_ticks=5)
-    axis.major_label_overrides = _POWERS
+_TIPS = {"log_det": "log₁₀ det M", "loss": "log₁₀ loss", "balance": "‖Q‖"}

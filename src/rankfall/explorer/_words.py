@@ -13,17 +13,17 @@ from rankfall.explorer._settings import Settings
 __all__ = ["captions", "headline", "short_verdict", "silent"]
 
 TITLES = {
-    "log_det": "Determinant of M = ZZᵀ and its law (dashed)",
+    "log_det": "det M, law dashed",
     "singular": "Singular values of W1",
-    "eigenvalues": "Eigenvalues of M and their repulsion (arrows)",
+    "eigenvalues": "Eigenvalues of M, their repulsion",
     "loss": "Loss",
-    "balance": "Balance Q = W1ᵀW1 − W2W2ᵀ and its law (dashed)",
-    "rates": "Lyapunov exponents so far, and the law of their sum",
+    "balance": "Balance ‖W1ᵀW1 − W2W2ᵀ‖, law dashed",
+    "rates": "Lyapunov exponents so far",
 }
 _LN10 = math.log(10.0)
 
 
-def captions(settings: Settings, film: Film, moment: Moment) -> dict[str, str]:
+def captions(settings: Settings, film: Film, moment: Moment, horizon: float) -> dict[str, str]:
     """A sentence or two under each plot."""
     n = settings.replicates
     return {
@@ -32,7 +32,7 @@ def captions(settings: Settings, film: Film, moment: Moment) -> dict[str, str]:
         + ("From the graded form, right below 10⁻³⁰⁰ as well." if film.is_graded else ""),
         "eigenvalues": moment.repulsion_note.capitalize() + "."
         if moment.repulsion_note
-        else "One trajectory. An arrow leads where the repulsion alone would take λᵢ in the next tenth of the run"
+        else f"One trajectory. Arrows lead where the repulsion alone would take λᵢ in a time of {horizon:.2g}"
         + ("; modes below float64's resolution have none." if np.isnan(moment.pushes).any() else "."),
         "loss": f"Median and the band from 10 % to 90 % of {n} trajectories"
         + (f", {n - moment.alive} of them diverged." if moment.alive < n else "."),
@@ -47,11 +47,11 @@ def _determinant(settings: Settings, film: Film, moment: Moment) -> str:
     rows = film.rows[: film.filled]
     start, now = (float(rows[i, COLUMNS.index("log_det_middle")]) for i in (0, -1))
     measured = (now - start) * _LN10 / moment.time if moment.time > 0 else math.nan
-    said = f"Measured slope of log det M: {measured:+.6f}; " if math.isfinite(measured) else ""
+    said = f"Measured slope of log det M: {measured:+.5f}; " if math.isfinite(measured) else ""
     if settings.method == "gradient-flow":
         return said + "the law says 0: conserved."
     if math.isfinite(film.flow_rate):
-        return said + f"the law says −2kσ²tr Σ = {film.flow_rate:+.6f}, on every trajectory."
+        return said + f"the law says −2kσ²tr Σ = {film.flow_rate:+.5f}, on every trajectory."
     return said + "the law is the ledger of the steps, 2 Σ log |1 − η²σᵢ(G)²|."
 
 
@@ -68,7 +68,7 @@ def _rates(settings: Settings, moment: Moment) -> str:
     if not math.isfinite(moment.rate_law):
         return words + "."
     name = "0" if settings.method == "gradient-flow" else "−kσ²tr Σ" if "flow" in settings.method else "½ ledger / t"
-    return f"{words}; sum {moment.rate_sum:+.6f}, law {name} = {moment.rate_law:+.6f} (dashes)."
+    return f"{words}; sum {moment.rate_sum:+.5f}, law {name} = {moment.rate_law:+.5f} (dashes)."
 
 
 def silent(film: Film, settings: Settings) -> dict[str, str]:

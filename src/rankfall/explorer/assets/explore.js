@@ -25,9 +25,9 @@
   // ---- to the server
   function send(message) { if (request) request.data = { json: [JSON.stringify({ ...message, n: ++sending })] }; }
   function settingsChanged() {
-    state.preset = null;
+    state.asked = performance.now();
     clearTimeout(waiting);
-    waiting = setTimeout(() => { state.asked = performance.now(); send({ do: "settings", values: state.values }); }, 40);
+    waiting = setTimeout(() => { waiting = null; send({ do: "settings", values: state.values }); }, 40);
   }
 
   // ---- controls
@@ -105,11 +105,21 @@
       return light;
     }));
   }
+  let told = 0, behind = 0;
   function showStatus(status) {
     const before = state.status;
     state.status = status;
-    const renewed = !before || before.generation !== status.generation;
     document.body.dataset.state = status.state;
+    const renewed = !before || before.generation !== status.generation;
+    if (renewed) showRun(status);
+    // Words eight times a second: changing them at every frame would cost more than drawing the plots.
+    clearTimeout(behind);
+    const wait = renewed || status.state !== "running" ? 0 : Math.max(0, told + 125 - performance.now());
+    behind = setTimeout(showWords, wait);
+  }
+  function showWords() {
+    const status = state.status;
+    told = performance.now();
     setText("run", status.running ? "Pause" : status.finished ? "Run again" : "Run");
     $("progress").value = status.progress;
     setText("clock", status.state === "compiling" ? "compiling (once) …" : `t = ${status.time} of ${status.end}`);
@@ -123,36 +133,82 @@
     }
     showLights(status.verdicts);
     $("scale").setAttribute("aria-pressed", String(status.linear)); setText("scale", status.linear ? "logarithmic" : "linear");
-    if (renewed) {
-      if (performance.now() - state.asked > 300 || !waiting) state.values = { ...status.values };
-      showValues();
-      const query = status.query;
-      history.replaceState(null, "", query ? "?" + query : location.pathname);
-      for (const name of Object.keys(controls).concat(setup.choices)) {
-        const idle = !status.acting.includes(name), field = document.querySelector(`[data-field="${name}"]`);
-        field.classList.toggle("idle", idle); $("c-" + name).disabled = idle;
-      }
-      for (const link of document.querySelectorAll("[data-file]")) link.href = `download/${status.token}/${link.dataset.file}`;
-      const preset = status.preset && presets[status.preset];
-      setText("story", preset ? preset.sentences.join(" ") : "Your own run: the address above holds its settings, Share copies it.");
-      for (const button of document.querySelectorAll("[data-preset]")) button.setAttribute("aria-pressed", String(button.dataset.preset === status.preset));
-      for (const card of document.querySelectorAll(".card")) card.classList.toggle("first", Boolean(preset) && card.dataset.plot === preset.plot);
+  }
+  function showRun(status) {
+    if (!waiting) state.values = { ...status.values };
+    showValues();
+    const query = status.query;
+    history.replaceState(null, "", query ? "?" + query : location.pathname);
+    for (const name of Object.keys(controls).concat(setup.choices)) {
+      const idle = !status.acting.includes(name), field = document.querySelector(`[data-field="${name}"]`);
+      field.classList.toggle("idle", idle); $("c-" + name).disabled = idle;
+    }
+    for (const link of document.querySelectorAll("[data-file]")) link.href = `download/${status.token}/${link.dataset.file}`;
+    const preset = status.preset && presets[status.preset];
+    setText("story", preset ? preset.sentences.join(" ") : "Your own run: the address above holds its settings, Share copies it.");
+    for (const button of document.querySelectorAll("[data-preset]")) button.setAttribute("aria-pressed", String(button.dataset.preset === status.preset));
+    for (const card of document.querySelectorAll(".card")) card.classList.toggle("first", Boolean(preset) && card.dataset.plot === preset.plot);
+  }
+  // ---- frames: the curves are kept here, Bokeh's sources are filled from them
+  const film = { time: [], columns: [], values: 0, modes: 0, colours: [], count: 0 };
+  state.film = film;
+  const model = (name) => state.document.get_model_by_name("data_" + name);
+  const number = (x) => (x === null ? NaN : x);
+  function draw(frame, all) {
+    const rows = frame.rows;
+    if (frame.guards) {
+      Object.assign(film, { values: frame.values, modes: frame.modes, colours: frame.colours, guards: frame.guards, count: 0 });
+      film.columns = rows[0].map(() => []);
+      for (const name of Object.keys(frame.guards)) showGuard(name);
+    }
+    for (const row of rows) for (let i = 0; i < row.length; i++) film.columns[i].push(number(row[i]));
+    film.count += 1;
+    const c = film.columns;
+    model("log_det").data = { time: c[0], low: c[1], middle: c[2], high: c[3], law: c[10] };
+    showSingular();
+    model("eigenvalues").data = lines(12 + 2 * film.values, film.modes, (y) => y);
+    const [x0, y0, x1, y1] = frame.arrows;
+    model("arrows").data = { x0, y0, x1, y1 };
+    // Every third frame is enough for these: it leaves time for the other three.
+    if (all || frame.guards || film.count % 3 === 0) {
+      model("loss").data = { time: c[0], low: c[4], middle: c[5], high: c[6] };
+      model("balance").data = { time: c[0], low: c[7], middle: c[8], high: c[9], law: c[11] };
+      model("bars").data = { place: frame.bars[0], rate: frame.bars[1].map(number) };
+      model("law").data = { place: frame.law[0], rate: frame.law[1] };
     }
   }
-  let rateShown = 0;
-  function painted() {  // one redraw of the first plot
+  function lines(first, count, change) {
+    const ys = film.columns.slice(first, first + count).map(change);
+    return { xs: ys.map(() => film.columns[0]), ys, colour: film.colours.slice(0, count) };
+  }
+  const asShown = (y) => (state.status.linear ? y.map((v) => 10 ** v) : y);
+  function showSingular() {
+    model("paths").data = lines(12 + film.values, film.values, asShown);
+    model("singular").data = lines(12, film.values, asShown);
+  }
+  function showGuard(name) {
+    const [x, y] = film.guards[name];
+    model("guard_" + name).data = { x, y: name === "singular" && state.status.linear ? [0, 0] : y };
+  }
+  let rateShown = 0, acknowledged = 0;
+  function painted() {  // Bokeh has redrawn
     const now = performance.now(), status = state.status;
     if (!status || state.drawn === status.frame) return;
-    state.drawn = status.frame; state.frames += 1;
+    state.drawn = status.frame;
+    if (status.draw) {
+      state.frames += 1;
+      state.painted.push(now);
+    }
     if (state.generation !== status.generation) {
       state.generation = status.generation;
       if (state.asked) { state.restart = now - state.asked; state.asked = 0; }
     }
-    state.painted.push(now);
     while (state.painted[0] < now - 2000) state.painted.shift();
     if (now - rateShown > 500) { rateShown = now; setText("rate", status.running ? `${(state.painted.length / 2).toFixed(0)} frames a second` : ""); }
-    send({ do: "drawn", frame: status.frame });
+    if (status.frame - acknowledged > 1 || !status.running) { acknowledged = status.frame; send({ do: "drawn", frame: status.frame }); }
   }
+  // Bokeh looks up a CSS variable for every property of every label that it paints. This page sets none of them.
+  try { Bokeh.require("core/visuals/visual").VisualProperties.prototype._get_css_value = () => ""; } catch { /* slower, that is all */ }
   async function begin() {
     const views = await Bokeh.embed.embed_items({}, items);
     const doc = Bokeh.documents[0];
@@ -160,7 +216,10 @@
     const status = doc.get_model_by_name("status");
     state.document = doc;
     const read = () => {
-      showStatus(JSON.parse(status.data.json[0]));
+      const news = JSON.parse(status.data.json[0]), scaled = state.status && state.status.linear !== news.linear;
+      showStatus(news);
+      if (scaled && film.count) { showSingular(); showGuard("singular"); }
+      if (news.draw) draw(news.draw, !news.running);
       // Bokeh paints in the next animation frame; the one after that tells that it has.
       requestAnimationFrame(() => requestAnimationFrame(painted));
     };
