@@ -163,25 +163,28 @@
     }
     for (const row of rows) for (let i = 0; i < row.length; i++) film.columns[i].push(number(row[i]));
     film.count += 1;
-    const c = film.columns;
-    model("log_det").data = { time: c[0], low: c[1], middle: c[2], high: c[3], law: c[10] };
+    // Copies: Bokeh takes an array that it has seen for unchanged.
+    const c = (i) => Float64Array.from(film.columns[i]);
+    const time = c(0);
+    model("log_det").data = { time, low: c(1), middle: c(2), high: c(3), law: c(10) };
     showSingular();
-    model("eigenvalues").data = lines(12 + 2 * film.values, film.modes, (y) => y);
+    model("eigenvalues").data = lines(12 + 2 * film.values, film.modes, (y) => Float64Array.from(y));
     const [x0, y0, x1, y1] = frame.arrows;
     model("arrows").data = { x0, y0, x1, y1 };
     // Every third frame is enough for these: it leaves time for the other three.
     if (all || frame.guards || film.count % 3 === 0) {
-      model("loss").data = { time: c[0], low: c[4], middle: c[5], high: c[6] };
-      model("balance").data = { time: c[0], low: c[7], middle: c[8], high: c[9], law: c[11] };
+      model("loss").data = { time, low: c(4), middle: c(5), high: c(6) };
+      model("balance").data = { time, low: c(7), middle: c(8), high: c(9), law: c(11) };
       model("bars").data = { place: frame.bars[0], rate: frame.bars[1].map(number) };
       model("law").data = { place: frame.law[0], rate: frame.law[1] };
     }
   }
   function lines(first, count, change) {
     const ys = film.columns.slice(first, first + count).map(change);
-    return { xs: ys.map(() => film.columns[0]), ys, colour: film.colours.slice(0, count) };
+    const time = Float64Array.from(film.columns[0]);
+    return { xs: ys.map(() => time), ys, colour: film.colours.slice(0, count) };
   }
-  const asShown = (y) => (state.status.linear ? y.map((v) => 10 ** v) : y);
+  const asShown = (y) => Float64Array.from(y, (v) => (state.status.linear ? 10 ** v : v));
   function showSingular() {
     model("paths").data = lines(12 + film.values, film.values, asShown);
     model("singular").data = lines(12, film.values, asShown);
