@@ -31,7 +31,8 @@ def test_version():
 
 
 @pytest.mark.parametrize(
-    "command", [(), ("reproduce",), ("simulate",), ("lyapunov",), ("check",), ("plot",), ("scan",), ("doctor",)]
+    "command",
+    [(), ("reproduce",), ("simulate",), ("lyapunov",), ("check",), ("plot",), ("scan",), ("explore",), ("doctor",)],
 )
 def test_help_shows_examples_and_exit_codes(command):
     result = run(*command, "--help")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from rankfall._version import __version__
-from rankfall.cli import _check, _doctor, _lyapunov, _plot, _reproduce, _scan, _simulate
+from rankfall.cli import _check, _doctor, _explore, _lyapunov, _plot, _reproduce, _scan, _simulate
 from rankfall.cli._errors import EPILOG, guarded
 
 __all__ = ["app", "main"]
@@ -61,6 +61,9 @@ def _root(
         rankfall scan model.safetensors
             the rank of every weight matrix of a trained network
 
+        rankfall explore
+            a page with sliders: see it while it runs
+
         rankfall doctor
             is this installation sound?
     """
@@ -72,6 +75,7 @@ app.command("lyapunov", epilog=EPILOG)(guarded(_lyapunov.lyapunov))
 app.command("check", epilog=EPILOG)(guarded(_check.check))
 app.command("plot", epilog=EPILOG)(guarded(_plot.plot))
 app.command("scan", epilog=EPILOG)(guarded(_scan.scan))
+app.command("explore", epilog=EPILOG)(guarded(_explore.explore))
 app.command("doctor", epilog=EPILOG)(guarded(_doctor.doctor))
 
 

@@ -1,4 +1,4 @@
-"""`rankfall explore`: a page on which the effect can be seen. The only room with bokeh, entered when it is asked for."""
+"""`rankfall explore`: a page on which the effect can be seen. The only room with bokeh, entered when asked for."""
 
 from __future__ import annotations
 

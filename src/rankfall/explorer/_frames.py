@@ -1,8 +1,8 @@
 """From the save points of a stream to the numbers that the page draws: medians, bands, laws, forces, rates.
 
-Everything is measured from what the kernel recorded, except the columns `*_law` and the law of the bars, which come from
-`rankfall.laws` or from the ledgers. Determinants, eigenvalues and singular values are drawn as powers of ten. With noise
-they come from the graded form, right also where a float64 no longer holds them.
+Everything is measured from what the kernel recorded, except the columns `*_law` and the law of the bars, which come
+from `rankfall.laws` or from the ledgers. Determinants, eigenvalues and singular values are drawn as powers of ten; but
+for gradient flow they come from the graded form, right also where a float64 no longer holds them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ COLUMNS = (
 )
 _PLACE = {name: i for i, name in enumerate(COLUMNS)}
 _LN10 = math.log(10.0)
-# A singular value counts for the rank of W1 while it is above this share of the largest, as in `laws.narrow.final_rank`.
+# A singular value counts for the rank of W1 while above this share of the largest, as in `laws.narrow.final_rank`.
 _SHARE = 1e-3
 
 
@@ -46,7 +46,7 @@ class Moment:
     Attributes:
         time: t.
         eigenvalues: log₁₀ λ_i of one trajectory, descending.
-        pushes: The repulsion on them, in powers of ten per unit of time; NaN where a mode is below what float64 resolves.
+        pushes: The repulsion on them, in powers of ten per unit of time; NaN below what float64 resolves.
         repulsion_note: Why there are no pushes, "" if there are.
         rates: Running Lyapunov exponents of the modes, mean over the trajectories, largest first as recorded.
         rate_sum: Their sum.

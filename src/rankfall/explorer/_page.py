@@ -218,9 +218,10 @@ class Page:
     def _nothing_yet(self) -> dict[str, Any]:
         settings = self.visit.settings
         return {
-            "state": "loading", "frame": 0, "generation": 0, "running": self.running, "finished": False, "progress": 0.0,
-            "time": "0", "end": f"{settings.duration:.4g}", "warning": "", "problem": self.problem, "verdicts": [],
-            "captions": {}, "silent": {}, "headline": "", "linear": self.plots.linear, "values": settings.to_values(),
+            "state": "loading", "frame": 0, "generation": 0, "running": self.running, "finished": False,
+            "progress": 0.0, "time": "0", "end": f"{settings.duration:.4g}", "warning": "", "problem": self.problem,
+            "verdicts": [], "captions": {}, "silent": {}, "headline": "", "linear": self.plots.linear,
+            "values": settings.to_values(),
             "query": f"preset={self.preset}" if self.preset else settings.to_query(), "preset": self.preset,
             "acting": sorted(settings.acting), "token": self.token,
         }  # fmt: skip

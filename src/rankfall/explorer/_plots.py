@@ -89,7 +89,12 @@ class Plots:
             axis.axis_label_text_font_style = "normal"
             axis.axis_label_text_font_size = "13px"
             axis.major_label_text_font_size = "12px"
-            for field in ("axis_line_color", "major_tick_line_color", "major_label_text_color", "axis_label_text_color"):
+            for field in (
+                "axis_line_color",
+                "major_tick_line_color",
+                "major_label_text_color",
+                "axis_label_text_color",
+            ):
                 self._inked.append((axis, field))
         plot.yaxis[0].ticker.desired_num_ticks = 5
         # Points that cannot be seen keep rounding noise from being blown up to the height of the plot.
@@ -179,7 +184,10 @@ class Plots:
         drawn: dict[str, Any] = {
             "rows": _plain(rows),
             "arrows": self._arrow(film, moment),
-            "bars": [[*range(1, len(moment.rates) + 1), len(moment.rates) + 2], _plain([*moment.rates, moment.rate_sum])],
+            "bars": [
+                [*range(1, len(moment.rates) + 1), len(moment.rates) + 2],
+                _plain([*moment.rates, moment.rate_sum]),
+            ],
             "law": [[len(moment.rates) + 2], [moment.rate_law]] if np.isfinite(moment.rate_law) else [[], []],
         }
         if begin == 0:
@@ -226,7 +234,9 @@ def _guards(film: Film, moment: Moment) -> dict[str, list[list[float]]]:
 def _plain(values: Any) -> Any:
     """Nested lists with None for what is not finite, which JSON cannot hold."""
     array = np.asarray(values, dtype=np.float64)
-    return np.where(np.isfinite(array), array, None).tolist()
+    held = array.astype(object)
+    held[~np.isfinite(array)] = None
+    return held.tolist()
 
 
 def _source(name: str, columns: tuple[str, ...], values: Any = ()) -> ColumnDataSource:

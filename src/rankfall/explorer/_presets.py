@@ -67,8 +67,8 @@ PRESETS: dict[str, Preset] = {
         Settings(n_outputs=4, label_noise=2.0, duration=250.0),
         (
             "The network could keep four singular values, one for each output, but the teacher has rank two.",
-            "Two singular values of W1 stay where the data need them and all others die, so that training finds the rank "
-            "of what is to be learned.",
+            "Two singular values of W1 stay where the data need them and all others die: training finds the rank of "
+            "what is to be learned.",
             "Change the rank of the teacher, r, and count what is left.",
         ),
         "singular",
@@ -77,7 +77,7 @@ PRESETS: dict[str, Preset] = {
         "Narrow network",
         Settings(width=4, label_noise=5.0, duration=150.0),
         (
-            "With fewer hidden units than inputs and outputs together det M is zero at all times and its law is silent.",
+            "With fewer hidden units than inputs and outputs together det M is zero at all times; its law is silent.",
             "The balance Q = W1ᵀW1 − W2W2ᵀ still obeys an exact equation, step by step, and the sum of the Lyapunov "
             "exponents is exact for every width.",
             "Follow the balance onto its dashed line, and the rank of W1 down to the number of outputs.",

@@ -85,7 +85,7 @@ class Explorer:
                 websocket_max_message_size_bytes=_LONGEST_MESSAGE,
                 transforms=[_headers_for(hosts)],
             )
-            http = HTTPServer(_Guard(self._tornado, hosts, self._visitors), max_buffer_size=1 << 20)  # type: ignore[arg-type]
+            http = HTTPServer(_Guard(self._tornado, hosts, self._visitors), max_buffer_size=1 << 20)
             http.add_sockets(sockets)
             self._server = BaseServer(IOLoop.current(), self._tornado, http)
         except BaseException:
@@ -112,7 +112,9 @@ class Explorer:
     def _open(self, document: Document) -> None:
         """Make the document of a new visitor."""
         given = document.session_context.request.arguments
-        settings, preset, problem = _requested({name: [v.decode("utf-8", "replace") for v in values] for name, values in given.items()})
+        settings, preset, problem = _requested(
+            {name: [v.decode("utf-8", "replace") for v in values] for name, values in given.items()}
+        )
         token = secrets.token_urlsafe(24)
         page = Page(document, token, settings, preset, self.warmth)
         page.problem = problem

@@ -17,7 +17,7 @@ TITLES = {
     "singular": "Singular values of W1",
     "eigenvalues": "Eigenvalues of M, their repulsion",
     "loss": "Loss",
-    "balance": "Balance ‖W1ᵀW1 − W2W2ᵀ‖, law dashed",
+    "balance": "Balance ‖Q‖, law dashed",
     "rates": "Lyapunov exponents so far",
 }
 _LN10 = math.log(10.0)
@@ -26,19 +26,19 @@ _LN10 = math.log(10.0)
 def captions(settings: Settings, film: Film, moment: Moment, horizon: float) -> dict[str, str]:
     """A sentence or two under each plot."""
     n = settings.replicates
-    return {
+    said = {
         "log_det": _determinant(settings, film, moment),
-        "singular": "Bold: median of all trajectories; thin: one of them. "
-        + ("From the graded form, right below 10⁻³⁰⁰ as well." if film.is_graded else ""),
+        "singular": "Bold: median of all trajectories; thin: one of them. The rank counts σᵢ above σ₁/1000.",
         "eigenvalues": moment.repulsion_note.capitalize() + "."
         if moment.repulsion_note
         else f"One trajectory. Arrows lead where the repulsion alone would take λᵢ in a time of {horizon:.2g}"
-        + ("; modes below float64's resolution have none." if np.isnan(moment.pushes).any() else "."),
+        + ("; none below 10⁻²⁸λ₁." if np.isnan(moment.pushes).any() else "."),
         "loss": f"Median and the band from 10 % to 90 % of {n} trajectories"
         + (f", {n - moment.alive} of them diverged." if moment.alive < n else "."),
         "balance": _balance(settings),
         "rates": _rates(settings, moment),
     }
+    return {name: text.replace("-", "−") if name in ("log_det", "rates") else text for name, text in said.items()}
 
 
 def _determinant(settings: Settings, film: Film, moment: Moment) -> str:
@@ -57,10 +57,10 @@ def _determinant(settings: Settings, film: Film, moment: Moment) -> str:
 
 def _balance(settings: Settings) -> str:
     if settings.method == "gradient-flow":
-        return "Gradient flow conserves all of Q."
+        return "Q = W1ᵀW1 − W2W2ᵀ: gradient flow conserves all of it."
     if settings.method == "stochastic-gradient-flow" and settings.integrator == "geometric":
-        return "dQ = σ²(tr(Σ)·W2W2ᵀ − k·W1ᵀΣW1)dt, added up at every step (dashed)."
-    return "Each step adds η²(W2GᵀGW2ᵀ − W1ᵀGGᵀW1) to Q, added up at every step (dashed)."
+        return "Q = W1ᵀW1 − W2W2ᵀ, dQ = σ²(tr(Σ)·W2W2ᵀ − k·W1ᵀΣW1)dt, added up (dashed)."
+    return "Each step adds η²(W2GᵀGW2ᵀ − W1ᵀGGᵀW1) to Q = W1ᵀW1 − W2W2ᵀ; their sum is dashed."
 
 
 def _rates(settings: Settings, moment: Moment) -> str:
@@ -81,11 +81,15 @@ def silent(film: Film, settings: Settings) -> dict[str, str]:
 def headline(settings: Settings, moment: Moment) -> str:
     """The one number to watch."""
     most = min(settings.n_inputs, settings.width)
-    return f"rank of W1: {moment.rank} of {most} (σᵢ above σ₁/1000)"
+    return f"rank of W1: {moment.rank} of {most}"
 
 
 def short_verdict(verdict: dict[str, Any]) -> dict[str, str]:
     """What a light shows."""
     error, tolerance = verdict["error"], verdict["tolerance"]
-    detail = "" if error is None or tolerance is None else f"error {error:.0e}, allowed {tolerance:.0e}"
+    detail = (
+        ""
+        if error is None or tolerance is None
+        else f"{error:.0e} {'≤' if error <= tolerance else '>'} {tolerance:.0e}"
+    )
     return {name: verdict[name] for name in ("law", "status", "statement", "note")} | {"detail": detail}
