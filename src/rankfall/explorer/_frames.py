@@ -123,10 +123,13 @@ class Film:
         if not self.singular:
             log_det = 2.0 * spectrum.sum(axis=-1) if self.is_graded else log_det
         change = self._law_change(new)
-        law = self._start_log_det()[None, :] + change if change is not None and not self.singular else log_det * np.nan
+        law = log_det if change is None or self.singular else self._start_log_det()[None, :] + change
         balance_law = ledger_balance
         if isinstance(self._method, GradientFlow):
             balance_law = np.broadcast_to(kept.scalars[0, 2], balance.shape)  # type: ignore[union-attr]
+        # A trajectory on its way out overflows here before it does there: it counts for both, or for neither.
+        log_det, law = _together(log_det, law)
+        balance, balance_law = _together(balance, balance_law)
         with np.errstate(divide="ignore", invalid="ignore"):
             banded = np.stack([log_det / _LN10, np.log10(loss), balance, law / _LN10, balance_law], axis=-1)
         middle = _sorted_quantiles(np.concatenate([banded, first / _LN10], axis=-1), (0.1, 0.5, 0.9))
@@ -207,6 +210,12 @@ class Film:
         if not np.nan_to_num(force.rates).any():
             return none, "without label noise there is no repulsion"
         return force.repulsion / _LN10, ""
+
+
+def _together(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both, NaN where one of them is not finite."""
+    known = np.isfinite(first) & np.isfinite(second)
+    return np.where(known, first, np.nan), np.where(known, second, np.nan)
 
 
 def _sorted_quantiles(values: np.ndarray, wanted: tuple[float, ...]) -> list[np.ndarray]:

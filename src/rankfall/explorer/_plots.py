@@ -134,6 +134,7 @@ class Plots:
         self._quiet += [(bars.glyph, "fill_color"), (bars.glyph, "line_color")]
         self._inked.append((law.glyph, "line_color"))
         plot.xgrid.grid_line_color = None
+        plot.xaxis[0].ticker = FixedTicker(ticks=[])
         plot.yaxis.formatter = NumeralTickFormatter(format="0.[0000]")
 
     def set_dark(self, dark: bool) -> None:
@@ -164,6 +165,7 @@ class Plots:
 
     def begin(self, settings: Settings, film: Film, moment: Moment) -> None:
         """Axes, labels and colours of a new run."""
+        # Bokeh sends only what is not what it was: a slider's restart is one message in most cases.
         self._noisy = settings.method not in ("gradient-flow", "gradient-descent")
         self._colour_noise()
         unit = "time t" if "flow" in settings.method else "time t (steps × step size)"
@@ -172,7 +174,7 @@ class Plots:
             self.figures[name].xaxis[0].axis_label = unit if name != "rates" else "mode"
         modes = len(moment.rates)
         axis = self.figures["rates"].xaxis[0]
-        axis.ticker = FixedTicker(ticks=[*range(1, modes + 1), modes + 2])
+        axis.ticker.ticks = [*range(1, modes + 1), modes + 2]
         axis.major_label_overrides = {i: str(i) for i in range(1, modes + 1)} | {modes + 2: "sum"}
         self.time.update(start=0.0, end=float(film.times[-1]) * (1.0 + ARROW_SHARE))
 
@@ -223,7 +225,7 @@ def _guards(film: Film, moment: Moment) -> dict[str, list[list[float]]]:
     points = {
         "log_det": [height - 2.0, height + 2.0],
         "singular": [first["singular_0"] - 1.5, first["singular_0"] + 0.3],
-        "eigenvalues": [float(moment.eigenvalues[0]) + 0.5],
+        "eigenvalues": [first["eigenvalue_0"] + 0.5],
         "loss": [first["loss_middle"] - 2.0],
         "balance": [0.0],
     }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,6 @@ from bokeh.application.handlers.function import FunctionHandler
 from bokeh.document import Document
 from bokeh.server.server import BaseServer
 from bokeh.server.tornado import BokehTornado
-from bokeh.server.util import bind_sockets
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, HTTPServerRequest
 from tornado.ioloop import IOLoop
@@ -62,7 +63,9 @@ class Explorer:
     """
 
     def __init__(self, port: int = 0, address: str = "127.0.0.1", origins: Sequence[str] = ()) -> None:
-        sockets, self.port = bind_sockets(address, port)
+        listener = socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET)
+        listener.setblocking(False)
+        self.port = listener.getsockname()[1]
         try:
             hosts = {f"{name}:{self.port}" for name in ("localhost", "127.0.0.1", "[::1]")} | set(origins)
             self.pages: dict[str, Page] = {}
@@ -86,11 +89,10 @@ class Explorer:
                 transforms=[_headers_for(hosts)],
             )
             http = HTTPServer(_Guard(self._tornado, hosts, self._visitors), max_buffer_size=1 << 20)
-            http.add_sockets(sockets)
+            http.add_sockets([listener])
             self._server = BaseServer(IOLoop.current(), self._tornado, http)
         except BaseException:
-            for each in sockets:
-                each.close()
+            listener.close()
             raise
 
     def start(self) -> None:
@@ -162,8 +164,6 @@ def _requested(arguments: dict[str, list[str]]) -> tuple[Settings, str | None, s
 
 
 def _slider(name: str) -> dict[str, Any]:
-    import math
-
     control = CONTROLS[name]
     ends = [math.log10(end) if control.scale == "log" else end for end in (control.low, control.high)]
     return {
