@@ -186,6 +186,7 @@ class Plots:
         drawn: dict[str, Any] = {
             "rows": _plain(rows),
             "arrows": self._arrow(film, moment),
+            "reach": [film.extent[0] - _reach(film), film.extent[1] + _reach(film)],
             "bars": [
                 [*range(1, len(moment.rates) + 1), len(moment.rates) + 2],
                 _plain([*moment.rates, moment.rate_sum]),
@@ -202,13 +203,18 @@ class Plots:
         seen = np.isfinite(moment.pushes) & np.isfinite(moment.eigenvalues)
         start, push = moment.eigenvalues[seen], moment.pushes[seen]
         span = ARROW_SHARE * float(film.times[-1])
-        low, high = film.extent
-        longest = float(np.abs(push).max(initial=0.0))
-        if longest * span > 0.3 * max(high - low, 2.0):
-            span = 0.3 * max(high - low, 2.0) / longest
+        longest, reach = float(np.abs(push).max(initial=0.0)), _reach(film)
+        if longest * span > reach:
+            span = reach / longest
         self.horizon = span
         here, there = [moment.time] * len(start), [moment.time + span] * len(start)
         return [here, start.tolist(), there, (start + push * span).tolist()]
+
+
+def _reach(film: Film) -> float:
+    """How long an arrow may be, in powers of ten."""
+    low, high = film.extent
+    return 0.15 * max(high - low, 2.0)
 
 
 def frame_columns(values: int, modes: int) -> list[str]:
@@ -225,7 +231,6 @@ def _guards(film: Film, moment: Moment) -> dict[str, list[list[float]]]:
     points = {
         "log_det": [height - 2.0, height + 2.0],
         "singular": [first["singular_0"] - 1.5, first["singular_0"] + 0.3],
-        "eigenvalues": [first["eigenvalue_0"] + 0.5],
         "loss": [first["loss_middle"] - 2.0],
         "balance": [0.0],
     }

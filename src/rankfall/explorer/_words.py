@@ -64,7 +64,7 @@ def _balance(settings: Settings) -> str:
 
 
 def _rates(settings: Settings, moment: Moment) -> str:
-    words = "Mean over the trajectories of log growth over time, mode by mode"
+    words = "Mean log growth over time, mode by mode"
     if not math.isfinite(moment.rate_law):
         return words + "."
     name = "0" if settings.method == "gradient-flow" else "−kσ²tr Σ" if "flow" in settings.method else "½ ledger / t"

@@ -171,6 +171,7 @@
     model("eigenvalues").data = lines(12 + 2 * film.values, film.modes, (y) => Float64Array.from(y));
     const [x0, y0, x1, y1] = frame.arrows;
     model("arrows").data = { x0, y0, x1, y1 };
+    if (frame.guards || film.count % 3 === 0) model("guard_eigenvalues").data = { x: [0, 0], y: frame.reach };
     // Every third frame is enough for these: it leaves time for the other three.
     if (all || frame.guards || film.count % 3 === 0) {
       model("loss").data = { time, low: c(4), middle: c(5), high: c(6) };
