@@ -166,6 +166,9 @@ def test_buttons_and_keys(window):
     window.wait(f"rankfallExplore.status.saved === {stood + 1}")
     page.keyboard.press("r")
     window.wait("rankfallExplore.status.saved === 1 && !rankfallExplore.status.running")
+    window.slide("delta", 6)  # what was stopped stays so
+    window.settled("rankfallExplore.status.values.label_noise === 6")
+    assert window.status()["running"] is False and window.status()["saved"] == 1
     page.keyboard.press("l")
     window.wait("rankfallExplore.status.linear === true")
     dark = window.value("document.documentElement.dataset.theme")

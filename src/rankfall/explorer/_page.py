@@ -38,7 +38,8 @@ class Page:
         self.token, self._document, self._warmth = token, document, warmth
         self.visit, self.plots = Visit(settings), Plots()
         self.preset, self.problem = preset, ""
-        self.running, self._begun = True, False
+        # Held: the visitor stopped it, so that a slider does not set it going again.
+        self.running, self._held, self._begun = True, False, False
         self._pending: Settings | None = settings
         self._save_points, self._steps_asked = 1, 0
         self._frame = self._acknowledged = self._generation = 0
@@ -85,28 +86,29 @@ class Page:
 
     def _on_settings(self, message: dict[str, Any]) -> None:
         self._restart(Settings.from_values(message["values"]), None)
+        self.running = not self._held
 
     def _on_preset(self, message: dict[str, Any]) -> None:
         self._restart(PRESETS[message["name"]].settings, message["name"])
-        self.running = True
+        self.running, self._held = True, False
 
     def _on_run(self, message: dict[str, Any]) -> None:
         if self.visit.finished:
             self._restart(self.visit.settings, self.preset)
-        self.running = True
+        self.running, self._held = True, False
         self._soon()
 
     def _on_pause(self, message: dict[str, Any]) -> None:
-        self.running = False
+        self.running, self._held = False, True
         self._tell()
 
     def _on_step(self, message: dict[str, Any]) -> None:
-        self.running = False
+        self.running, self._held = False, True
         self._steps_asked = min(self._steps_asked + 1, 100)
         self._soon()
 
     def _on_reset(self, message: dict[str, Any]) -> None:
-        self.running = False
+        self.running, self._held = False, True
         self._restart(self.visit.settings, self.preset)
 
     def _on_speed(self, message: dict[str, Any]) -> None:
@@ -204,7 +206,7 @@ class Page:
             "finished": visit.finished,
             "progress": visit.progress,
             "time": f"{moment.time:.4g}",
-            "end": f"{film.times[-1]:.4g}",
+            "end": f"{film.times[-1]:.4g}" + ("" if "flow" in settings.method else ", steps × η"),
             "warning": visit.warning,
             "problem": self.problem,
             "verdicts": self._verdicts,

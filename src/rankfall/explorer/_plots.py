@@ -84,6 +84,8 @@ class Plots:
         )
         plot.toolbar.logo = None
         plot.toolbar.autohide = True
+        plot.yaxis[0].axis_label = _LABELS[name]
+        plot.xaxis[0].axis_label = "time t" if is_time else "mode"
         for axis in (plot.xaxis[0], plot.yaxis[0]):
             axis.minor_tick_line_color = None
             axis.axis_label_text_font_style = "normal"
@@ -164,14 +166,10 @@ class Plots:
             _powers_of_ten(self.figures["singular"])
 
     def begin(self, settings: Settings, film: Film, moment: Moment) -> None:
-        """Axes, labels and colours of a new run."""
+        """Axes and colours of a new run."""
         # Bokeh sends only what is not what it was: a slider's restart is one message in most cases.
         self._noisy = settings.method not in ("gradient-flow", "gradient-descent")
         self._colour_noise()
-        unit = "time t" if "flow" in settings.method else "time t (steps × step size)"
-        for name, words in _LABELS.items():
-            self.figures[name].yaxis[0].axis_label = words
-            self.figures[name].xaxis[0].axis_label = unit if name != "rates" else "mode"
         modes = len(moment.rates)
         axis = self.figures["rates"].xaxis[0]
         axis.ticker.ticks = [*range(1, modes + 1), modes + 2]
