@@ -182,18 +182,19 @@ class Film:
         finite = np.isfinite(kept.W1[index]).all(axis=-1)
         first = kept.W1[index][finite]
         rank = int(np.median((first > _SHARE * first[:, :1]).sum(axis=-1))) if len(first) else 0
-        rates, law = np.zeros(kept.observed["log_growth"].shape[-1] if self.is_graded else modes), math.nan
+        framed = "log_growth" in kept.observed
+        rates, law = np.zeros(kept.observed["log_growth"].shape[-1] if framed else modes), math.nan
         if time > 0.0:
-            if self.is_graded:
+            if framed:
                 growth = kept.observed["log_growth"][index]
             else:
                 growth = (self._logs("Z", here) - self._logs("Z", slice(0, 1)))[0]
             alive = np.isfinite(growth).all(axis=-1)
             rates = growth[alive].mean(axis=0) / time if alive.any() else np.full(growth.shape[-1], np.nan)
             change = self._law_change(here)
-            if change is not None and alive.any() and (self.is_graded or not self.singular):
+            if change is not None and alive.any() and (framed or not self.singular):
                 law = 0.5 * float(change[0][alive].mean()) / time
-        elif not self.singular or self.is_graded:
+        elif not self.singular or framed:
             law = 0.5 * self._flow_rate
         return Moment(time, eigenvalues, pushes, note, rates, float(rates.sum()), law, rank, int(finite.sum()))
 

@@ -191,6 +191,8 @@ class Page:
         self._frame += 1
         self._told = state
         described = self._describe(state) | ({} if draw is None else {"draw": draw})
+        if state == "compiling":
+            described["warning"] = "The kernels are being compiled, once: a minute or two, then never again."
         self.status.data = {"json": [json.dumps(described, allow_nan=False, ensure_ascii=False)]}
 
     def _describe(self, state: str) -> dict[str, Any]:

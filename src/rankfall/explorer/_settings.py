@@ -29,7 +29,7 @@ __all__ = ["CHOICES", "CONTROLS", "Control", "Settings"]
 
 N_SAMPLES = 1000
 SAVE_POINTS = 301
-OBSERVABLES = ("log_growth", "log_singular_values_Z", "log_singular_values_W1")
+SPECTRA = ["log_singular_values_Z", "log_singular_values_W1"]
 # What a run of the page may take: steps × trajectories × entries of Z. About ten seconds of one core.
 _MOST_WORK = 2.5e10
 # `warnings.catch_warnings` changes the process, and visitors come in several threads.
@@ -224,13 +224,16 @@ class Settings:
     def simulate(self) -> dict[str, Any]:
         """Arguments of `simulate` and `stream` besides problem, network and method."""
         flow = self.method == "gradient-flow"
+        # The sum of the growths of a frame has a verdict where the increments are small or recorded. Steps of descents
+        # may be as large as the visitor likes, and a frame that sixteen of them have flattened says nothing.
+        growth = ["log_growth"] if self.method == "stochastic-gradient-flow" else []
         return {
             "duration": self.duration,
             "replicates": self.replicates,
             "seed": self.seed,
             "save_points": SAVE_POINTS,
             "weights": True,
-            "observables": [] if flow else list(OBSERVABLES),
+            "observables": [] if flow else growth + SPECTRA,
             "ledger": "auto" if flow else "both",
         }
 
