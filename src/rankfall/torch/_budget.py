@@ -111,8 +111,8 @@ class Budget:
         assert self.share is not None
         return (
             f"Nothing is measured yet: a measurement may take {self.spent + self.expected:.2g} s together with what "
-            f"was spent, and a share of {self.share:g} of the training so far is {self.share * self.training:.2g} s. Train "
-            "longer, watch less, or give a larger budget; budget=None measures whatever it takes."
+            f"was spent, and a share of {self.share:g} of the training so far is {self.share * self.training:.2g} s. "
+            "Train longer, watch less, or give a larger budget; budget=None measures whatever it takes."
         )
 
     def report(self) -> Spending:
