@@ -321,6 +321,28 @@ def test_a_single_cell_and_nothing_at_all():
         sweep_figure(made_up_results({}))
 
 
+def test_a_sweep_of_one_cell_shows_what_has_an_axis_of_its_own():
+    results = made_up_results({}, extra={"sv": (("mode_W1",), np.array([3.0, 2.0, 1.0]))})
+    choice = choose(results)
+    assert (choice.quantity, choice.x.name) == ("sv", "mode_W1")
+    with pytest.raises(InvalidInput, match="final_rank of a sweep of one cell is one number"):
+        choose(results, y="final_rank")
+    with pytest.raises(InvalidInput, match="final_rank does not depend on mode_W1"):
+        choose(results, x="mode_W1", y="final_rank")
+
+
+def test_errors_that_are_all_zero_are_not_coloured_from_below_zero():
+    results = made_up_results({"noise": NOISE, "width": WIDTH})
+    results["final_rank_standard_error"] = 0.0 * results.final_rank_standard_error
+    for image in (collection for axes in sweep_figure(results).axes[:2] for collection in axes.collections):
+        if (image.get_array() == 0.0).all():
+            break
+    else:
+        raise AssertionError("the standard errors are not drawn")
+    assert image.get_clim() == (0.0, 1.0)
+    assert render_figure(sweep_figure(results), "png")
+
+
 @pytest.mark.parametrize("columns", [1, 2])
 def test_a_sweep_of_which_nothing_is_computed_yet_can_be_drawn(columns):
     every = [(i, j) for i in range(4) for j in range(5)]

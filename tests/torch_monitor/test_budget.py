@@ -103,6 +103,21 @@ def test_the_monitor_times_itself(monkeypatch):
     assert (costs >= 0.02).all() and costs.sum() <= spent.monitor_seconds
 
 
+def test_an_empty_history_says_why(caplog):
+    """A training of a fraction of a second has no billionth of its time to give: told once, when it was due."""
+    model = mlp(6, 9, 5)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    monitor = RankMonitor(model, optimizer, watch="weights", every=3, budget=1e-9)
+    train(model, optimizer, 2)
+    assert monitor.history().sizes["step"] == 0 and not monitor.problems  # nothing was due
+    train(model, optimizer, 4)
+    attributes = [monitor.history().attrs["problems"], monitor.history().attrs["problems"]]
+    monitor.close()
+    (told,) = monitor.problems
+    assert "Nothing is measured yet" in told and "budget=None" in told and attributes == [told, told]
+    assert [record.getMessage() for record in caplog.records] == [told]
+
+
 def test_a_small_budget_measures_rarely(monkeypatch):
     """Steps of 2 ms, measurements of 20 ms at least: at 10 % the interval is 100 steps or more."""
     from rankfall.torch import _steps as module

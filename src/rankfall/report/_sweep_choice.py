@@ -92,7 +92,9 @@ def choose(
     ]
     wants_lines = colour_axis is not None or (y is not None and y_axis is None)
     wants_map = y_axis is not None or (color is not None and colour_axis is None)
-    kind, x_axis, y_axis, colour_axis = _fill_in(names, free, x_axis, y_axis, colour_axis, wants_lines, wants_map)
+    kind, x_axis, y_axis, colour_axis = _fill_in(
+        names, quantity, free, x_axis, y_axis, colour_axis, wants_lines, wants_map
+    )
     chosen, remarks, places = _fill_panels(free, panel_axes)
     for axis in free:  # what is left has one place each
         fixed[axis.dim] = int(axis.order[0])
@@ -156,13 +158,18 @@ class _Names:
         results = [
             name
             for name in self.quantities
-            if not name.endswith((ERROR, PREDICTED)) and (x is None or x.dim in self.results[name].dims)
+            if not name.endswith((ERROR, PREDICTED))
+            and self.results[name].ndim > 0  # a sweep of one cell: not its single numbers
+            and (x is None or x.dim in self.results[name].dims)
         ]
         floats = [name for name in results if self.results[name].dtype.kind == "f" and name != "wall_time"]
         for name in (*_FIRST, *floats, *results):
             if name in results:
                 return name
-        raise NotARun("these results hold nothing that could be drawn.")
+        raise NotARun(
+            "these results hold nothing that could be drawn"
+            + ("." if self.cell_dims else ": a sweep of one cell has numbers; print them with rf.sweep.open_results.")
+        )
 
     def place(self, name: str, text: str) -> tuple[SweepAxis, int]:
         """The place along an axis that `--at name=text` names."""
@@ -203,6 +210,7 @@ def _roles(names: _Names, y: str | None, color: str | None) -> tuple[str | None,
 
 def _fill_in(
     names: _Names,
+    quantity: str,
     free: list[SweepAxis],
     x: SweepAxis | None,
     y: SweepAxis | None,
@@ -222,9 +230,9 @@ def _fill_in(
             free, key=lambda axis: (axis.dim == "time", axis.dim in names.cell_dims, axis.numeric, len(axis.values))
         )
     if x is None:
-        dim = next((axis for axis in names.axes), None)
+        dim = next((axis for axis in names.axes if names.results[axis].dims[0] in names.results[quantity].dims), None)
         if dim is None:
-            raise NotARun("a sweep of one cell has no axis; its results are numbers: print them with open_results.")
+            raise InvalidInput(f"{quantity} of a sweep of one cell is one number; print it with rf.sweep.open_results.")
         x = names.axis(dim, "--x")
     if as_map:
         y = y or _take(free, key=lambda axis: (axis.dim in names.cell_dims, axis.numeric, len(axis.values)))

@@ -56,7 +56,8 @@ def draw_maps(results: xr.Dataset, chosen: Choice, columns: Literal[1, 2]) -> Fi
     if places:
         figure.colorbar(image, ax=grid[0], label=label, pad=0.02)
     if with_error:
-        error_norm = Normalize(0.0, max(float(np.nanmax(errors)), 1e-300))
+        largest = float(np.nanmax(errors))
+        error_norm = Normalize(0.0, largest if largest > 0.0 else 1.0)  # a bar of no length would show −0.1 to 0.1
         for number, axes in enumerate(grid[1]):
             image = _draw(axes, x, y, errors[number], states[number], error_norm, _ERRORS, missing)
         figure.colorbar(image, ax=grid[1], label="standard error", pad=0.02)

@@ -175,7 +175,7 @@ def read_about(path: Path) -> About | None:
     except InvalidInput as error:
         if "newer rankfall" in str(error):
             raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         pass
     raise InvalidInput(
         f"{path} is damaged, so that {path.parent.parent} cannot be continued; its finished cells can still be read "

@@ -104,6 +104,17 @@ class Budget:
         """Whether the next measurement fits."""
         return self.share is None or self.spent + self.expected <= self.share * self.training
 
+    def why_nothing(self) -> str | None:
+        """Say why nothing has been measured so far, if it was the budget that did not allow it."""
+        if self.measurements or self.allows():
+            return None
+        assert self.share is not None
+        return (
+            f"Nothing is measured yet: a measurement may take {self.spent + self.expected:.2g} s together with what "
+            f"was spent, and a share of {self.share:g} of the training so far is {self.share * self.training:.2g} s. Train "
+            "longer, watch less, or give a larger budget; budget=None measures whatever it takes."
+        )
+
     def report(self) -> Spending:
         """Return the account so far."""
         return Spending(

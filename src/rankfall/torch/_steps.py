@@ -119,8 +119,11 @@ class Steps:
             self._arm()
 
     def attributes(self) -> dict[str, Any]:
-        """Settings and account, for the history."""
+        """Settings and account, for the history; an empty history is explained."""
         spending = self.budget.report()
+        reason = self.budget.why_nothing() if self._due <= self._step and not self._target else None
+        if reason is not None:
+            self._problems.tell("nothing measured", reason)
         return {
             "every": self._every,
             "budget": "none" if self.budget.share is None else self.budget.share,
@@ -237,6 +240,14 @@ class Steps:
                     "no samples",
                     f"No activations of {layer} (and perhaps others) at step {self._step + 1}: the layer was not used, "
                     "the model is in evaluation mode, or torch.compile has replaced its modules. They are NaN.",
+                )
+            elif moment.blurred:
+                self._forward.look_at_outputs(column)
+                self._problems.tell(
+                    "blurred",
+                    f"The activations of {layer} (and perhaps others) are NaN at step {self._step + 1}: its inputs and "
+                    "weights cancel so far that the inputs do not show the ranks of the outputs. From the next "
+                    "measurement on they come from the outputs.",
                 )
             elif moment.count < 5 * width:
                 self._problems.tell(
