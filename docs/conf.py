@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from docutils import nodes
+from sphinx.ext.autosummary import AutoLink
+
 import rankfall
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -64,8 +67,18 @@ html_theme_options = {
 }
 
 
-# A single-quoted name in a docstring links to its object where there is one.
-default_role = "autolink"
+# A single-quoted name in a docstring links to its object where there is one, and looks like code where there is none.
+default_role = "name"
+
+
+class _Name(AutoLink):
+    """The role of single quotes."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        found, problems = super().run()
+        return [
+            nodes.literal("", node.astext()) if isinstance(node, nodes.emphasis) else node for node in found
+        ], problems
 
 
 _EMPHASIS = re.compile(r"(\*\*[^*]+\*\*|(?<![\w*])\*[^\s*](?:[^*]*[^\s*])?\*(?![\w*]))")
@@ -79,8 +92,10 @@ def _escaped(text: str) -> str:
 
 def _plain_text(app: object, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
     """Docstrings are read in terminals too: |x| is an absolute value there, and a lone * no emphasis."""
+    in_example = False
     for number, line in enumerate(lines):
-        if line.lstrip().startswith((">>>", "...")):
+        in_example = bool(line.strip()) and (in_example or line.lstrip().startswith(">>>"))
+        if in_example:  # its output as well
             continue
         parts = re.split(r"(`+[^`]*`+)", line)
         parts[::2] = [_escaped(part) for part in parts[::2]]
@@ -101,6 +116,7 @@ def _write_notebooks(app: Any, exception: Exception | None) -> None:
 
 def setup(app: Any) -> None:
     """Called by Sphinx."""
+    app.add_role("name", _Name())
     app.connect("autodoc-process-docstring", _plain_text)
     app.connect("source-read", _link_notebook)
     app.connect("build-finished", _write_notebooks)

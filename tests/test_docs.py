@@ -268,6 +268,11 @@ def test_every_public_name_has_its_place_in_the_reference(site):
             assert homes & known, f"{module.__name__}.{name} is in no page under docs/api"
 
 
+def test_examples_of_docstrings_are_shown_as_they_are(site):
+    text = (site / "api" / "laws.html").read_text(encoding="utf-8")
+    assert "PASS determinant: log det M constant | predicted 2" in re.sub(r"<[^>]*>", "", text)
+
+
 def test_every_module_of_laws_is_documented_whole(site):
     text = (site / "api" / "laws.html").read_text(encoding="utf-8")
     for name in rf.laws.__all__:
