@@ -356,6 +356,33 @@ def test_numbers_that_no_number_holds_are_damage(tmp_path, change):
         Store.open(tmp_path / "s.zarr", small_study())
 
 
+@pytest.mark.parametrize("make", [lambda file: file.symlink_to("/dev/zero"), os.mkfifo, os.mkdir])
+def test_a_chunk_that_leads_elsewhere_is_not_read(tmp_path, make):
+    """Coordinates are read when a store is opened: /dev/zero would fill the memory, a pipe would be waited for."""
+    run(small_study(), tmp_path / "s.zarr")
+    chunk = tmp_path / "s.zarr" / "noise" / "c.0"
+    chunk.unlink()
+    make(chunk)
+    with pytest.raises(NotARun, match="never writes"):
+        open_results(tmp_path / "s.zarr")
+
+
+def test_half_characters_are_damage(tmp_path):
+    """JSON may hold halves of characters, of which no file can be made."""
+    run(small_study(), tmp_path / "s.zarr")
+    place = Place(tmp_path / "s.zarr")
+    failed = read_status(tmp_path / "s.zarr").failed
+    assert failed
+    for file in place.reasons.iterdir():
+        file.write_text(json.dumps({str(cell): "\ud800" for cell in range(12)}))
+    assert run(small_study(), tmp_path / "s.zarr") == failed
+    fields = json.loads(place.about.read_bytes())
+    fields["study"]["name"] = "\ud800"
+    place.about.write_text(json.dumps(fields))
+    with pytest.raises(InvalidInput, match="damaged"):
+        Store.open(tmp_path / "s.zarr", small_study())
+
+
 def test_a_copy_without_the_hidden_folder_is_readable(tmp_path):
     run(small_study(), tmp_path / "s.zarr")
     for file in sorted((tmp_path / "s.zarr" / ".rankfall").rglob("*"), reverse=True):

@@ -168,6 +168,7 @@ def read_about(path: Path) -> About | None:
             )
         if version != FORMAT or not isinstance(fields["study"], dict):
             raise ValueError
+        dump(fields)  # what has half characters in it could not be written again
         return About(fields["study"], Layout.from_mapping(fields["layout"]), str(fields["rankfall_version"]))
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.EINVAL, errno.EFBIG, errno.EISDIR):
