@@ -141,6 +141,7 @@ def test_nothing_but_bad_matrices_still_makes_a_page(tmp_path):
         (("--select", "nothing"), "fits none of the matrices"),
         (("--sort", "efective"), "cannot sort by 'efective'; did you mean effective_rank"),
         (("--heads", "many"), "--heads takes a number, or config"),
+        (("--heads", "1001"), "heads=1001 splits nothing in"),
         (("--html", "a.txt"), "--html must end in .html or .htm"),
         (("--plot", "a.gif"), "--plot must end in .svg or .png or .pdf"),
         (("--json", "no/such/folder.json"), "there is no folder no/such"),
@@ -152,7 +153,7 @@ def test_refusals(model, words, message):
     result = run("scan", model, *words)
     assert result.exit_code == 2
     assert message in re.sub(r"[\s│]+", " ", result.stderr)
-    assert result.stdout == ""
+    assert result.stdout == "" and "scan:" not in result.stderr  # before any work
 
 
 def test_missing_and_damaged_files(tmp_path):

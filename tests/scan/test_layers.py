@@ -160,7 +160,13 @@ def test_heads_need_a_number_from_somewhere(tmp_path):
     ]:
         with pytest.raises(rf.InvalidInput, match=message):
             scan(tmp_path, {"attn.q_proj.weight": normal(8, 8)}, **options)
-    assert len(scan(tmp_path, {"attn.q_proj.weight": normal(8, 8)}, heads=3)) == 1  # 8 rows are not 3 heads
+    for tensors in ({"attn.q_proj.weight": normal(8, 8)}, {"mlp.up.weight": normal(9, 9)}):
+        with pytest.raises(rf.InvalidInput, match=r"heads=3 splits nothing in .* Give the number of heads"):
+            scan(tmp_path, tensors, heads=3)
+    # where one projection can be split, others are left whole
+    assert (
+        len(scan(tmp_path, {"attn.q_proj.weight": normal(9, 9), "b.attn.out_proj.weight": normal(8, 8)}, heads=3)) == 5
+    )
 
 
 def test_lora_pairs(tmp_path):

@@ -104,7 +104,7 @@ def test_widths_of_deep_networks_are_shown_as_text():
         ({"scale": {"from": 1, "to": 2, "step": -1}}, "never gets"),
         ({"scale": {"from": 1, "to": 2, "step": 5e-324}}, "at most 1,000,000 are run"),
         ({"scale": {"from": 1, "to": 2, "step": 1, "count": 2}}, "takes step or count, not both"),
-        ({"scale": {"from": 1, "to": float("nan"), "step": 1}}, "must be a finite number"),
+        ({"scale": {"from": 1, "to": float("nan"), "step": 1}}, "the end of the axis network.scale must be a finite"),
         ({"scale": {"log": [1, 2], "count": 1}}, "count must be at least 2"),
         ({"scale": {"log": [1, 2], "count": 2.5}}, "must be a whole number, got 2.5"),
         ({"scale": {"log": [1, 2], "coutn": 2}}, r"no setting 'coutn'. Did you mean 'count'\?"),

@@ -70,6 +70,7 @@ def refused(message, **arguments):
         ({"run": {"steps": 5}}, "a flow has no steps"),
         ({"run": {"duration": 1, "noise_time": 1}}, "give one of run.duration, run.noise_time and run.steps"),
         ({"run": {"noise_time": 1}, "method": {"name": "gradient-flow"}}, "give run.duration"),
+        ({"run": {"noise_time": -1}}, "run.noise_time must be greater than 0, got -1"),
         ({"run": {**RUN, "replicates": 0}}, "replicates must be at least 1"),
         ({"run": {**RUN, "replicates": 10**9}}, "GiB of memory"),
         ({"run": {**RUN, "save_points": 1}}, "save_points must be at least 2"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 
+import numpy as np
 import pytest
 
 import rankfall as rf
@@ -77,6 +79,23 @@ def test_the_studies_that_come_with_rankfall_are_whole(name):
 def test_the_first_example_runs_in_seconds():
     study = Study.from_mapping(parse_toml(example().encode(), "example"))
     assert study.estimate(trial=False).seconds[1] < 10.0
+
+
+def test_every_quantity_of_the_first_example_has_a_value():
+    """A newcomer plots what it keeps; at the two ends of the axes, with the fewest trajectories."""
+    study = Study.from_mapping(parse_toml(example().encode(), "example"))
+    cells = list(study.cells())
+    for cell in (cells[0], cells[-1]):
+        values = run_cell(cell.settings, cell.seed, study.quantities()).values
+        assert set(study.keep["quantities"]) <= set(values)
+        assert not [name for name in study.keep["quantities"] if not np.isfinite(values[name]).all()]
+
+
+def test_a_span_of_which_both_ends_read_alike_is_one_number():
+    study = Study.from_mapping(parse_toml(example().encode(), "example"))
+    found = dataclasses.replace(study.estimate(trial=False), seconds=(0.2, 0.9))
+    assert "about 1 s (without a trial)" in str(found)
+    assert "about 1 s to 3 s (" in str(dataclasses.replace(found, seconds=(0.2, 3.0)))
 
 
 def test_an_example_of_another_name():

@@ -87,6 +87,7 @@ def test_bad_alerts():
         ("no setting 'limit'", "rank_drop", {"limit": 3}),
         ("effective_rank, which is not measured", "rank_drop", {}),
         ("drop must be less than 1", "rank_drop", {"drop": 1.5}),
+        ("calls a function with each Alert, got float", "spike", {"call": 0.5}),
         ("share must be greater than 0", "spike", {"share": 0}),
         ("watch has no 'gradients'", "spike", {"watch": "gradients"}),
     ):

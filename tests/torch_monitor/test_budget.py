@@ -104,7 +104,7 @@ def test_the_monitor_times_itself(monkeypatch):
 
 
 def test_an_empty_history_says_why(caplog):
-    """A training of a fraction of a second has no billionth of its time to give: told once, when it was due."""
+    """A billionth of a short training is too little for a measurement: told once, and only when one was due."""
     model = mlp(6, 9, 5)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     monitor = RankMonitor(model, optimizer, watch="weights", every=3, budget=1e-9)

@@ -135,12 +135,15 @@ def scan(
     import rankfall as rf
     from rankfall.cli._scan_table import print_scan
     from rankfall.scan import scan_checkpoint
+    from rankfall.scan._measuring import check_measures
+    from rankfall.scan._result import sorting_key
     from rankfall.scan._sources import steps_of
     from rankfall.scan._words import problems
 
     _check_outputs(json_file, html, plot, data)
     if ends and (html or plot or spectra):
         raise rf.InvalidInput("--norms leaves out the spectra that --html, --plot and --spectra show. Choose one.")
+    sorting_key(sort, check_measures(measure or None, not ends), not ends)  # not after the work
     with ProgressDisplay(quiet) as display:
         try:
             found, code = (

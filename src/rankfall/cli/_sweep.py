@@ -128,7 +128,7 @@ def sweep(
 
 def _size(study: Study) -> str:
     axes = " × ".join(f"{length} {printable(name)}" for name, length in study.dims.items())
-    return f"{study.n_cells} cells" + (f" ({axes})" if axes else "")
+    return f"{study.n_cells:,} cell{'s' if study.n_cells != 1 else ''}" + (f" ({axes})" if axes else "")
 
 
 def _print_plan(study: Study, target: Path) -> None:

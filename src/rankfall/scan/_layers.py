@@ -122,7 +122,13 @@ def make_plan(checkpoint: Checkpoint, wanted: Callable[[str], bool], heads: Head
         else:
             kept.append(tensor)
     jobs = []
-    for job in _jobs(kept, splitter):
+    every = list(_jobs(kept, splitter))
+    if heads is not None and heads != "config" and not any(part.kind == "head" for job in every for part in job.parts):
+        raise InvalidInput(
+            f"heads={heads} splits nothing in {checkpoint.path}: no projection of an attention that its name tells has "
+            f"a side of that many heads. Give the number of heads of the model, or leave it out."
+        )
+    for job in every:
         parts = tuple(part for part in job.parts if wanted(part.name))
         if parts:
             jobs.append(Job(job.tensors, parts, job.matrix_shape))

@@ -17,7 +17,7 @@ from rankfall.scan._names import Kind
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["LayerReport", "Scan"]
+__all__ = ["LayerReport", "Scan", "sorting_key"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,11 +160,7 @@ class Scan(Sequence[LayerReport]):
         Raises:
             InvalidInput: No such key, or a measure that was not computed.
         """
-        keys = ("file", "name", "size", *(("saved", "share") if self.spectra else ()), *self.measures)
-        plain = key.strip().lower().replace("-", "_").replace(" ", "_")
-        plain = plain if plain in keys else f"{plain}_rank" if f"{plain}_rank" in keys else plain
-        if plain not in keys:
-            raise InvalidInput(f"cannot sort by {key!r}{did_you_mean(plain, keys)}. A measure has to be computed.")
+        plain = sorting_key(key, self.measures, self.spectra)
         layers = list(self.layers)
         if plain == "file":
             return replace(self, layers=tuple(layers[::-1] if reverse else layers))
@@ -205,6 +201,20 @@ class Scan(Sequence[LayerReport]):
 
 def _plain(value: Value) -> Value | None:
     return value if isinstance(value, int) or math.isfinite(value) else None
+
+
+def sorting_key(key: str, measures: Sequence[str], spectra: bool) -> str:
+    """By what rows are sorted that a user calls `key`.
+
+    Raises:
+        InvalidInput: No such key, or a measure that is not computed.
+    """
+    keys = ("file", "name", "size", *(("saved", "share") if spectra else ()), *measures)
+    plain = key.strip().lower().replace("-", "_").replace(" ", "_")
+    plain = plain if plain in keys else f"{plain}_rank" if f"{plain}_rank" in keys else plain
+    if plain not in keys:
+        raise InvalidInput(f"cannot sort by {key!r}{did_you_mean(plain, keys)}. A measure has to be computed.")
+    return plain
 
 
 def _sorting_number(layer: LayerReport, key: str) -> float:

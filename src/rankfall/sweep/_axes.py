@@ -195,7 +195,7 @@ def _ends(given: Mapping[str, Any], way: str, name: str) -> tuple[float, float]:
         ends = _listed(given[way], name)
         if len(ends) != 2:
             raise InvalidInput(f"{way} of the axis {name} must be [from, to], got {len(ends)} values.")
-    first, last = (_number(end, f"an end of the axis {name}") for end in ends)
+    first, last = (_number(end, f"end of the axis {name}") for end in ends)
     if way == "log" and not (first > 0.0 and last > 0.0):
         raise InvalidInput(f"a log range has ends above 0; the axis {name} goes from {first:g} to {last:g}.")
     return first, last

@@ -57,11 +57,11 @@ class Estimate:
     tried: bool
 
     def __str__(self) -> str:
-        low, high = self.seconds
+        low, high = (_duration(each) for each in self.seconds)
         how = "after a trial of some cells" if self.tried else "without a trial"
         return (
             f"{self.cells:,} cells, {_span(*self.trajectories)} trajectories, {_span(*self.steps)} steps; "
-            f"about {_duration(low)}{'' if high < 1.2 * low else f' to {_duration(high)}'} ({how}), "
+            f"about {low}{'' if high == low or self.seconds[1] < 1.2 * self.seconds[0] else f' to {high}'} ({how}), "
             f"at most {_size(self.bytes)}"
         )
 

@@ -175,6 +175,8 @@ def _run(given: Mapping[str, Any], method: Mapping[str, Any]) -> dict[str, Any]:
         return found
     if "duration" in found or "steps" in found:
         raise InvalidInput("give one of run.duration, run.noise_time and run.steps.")
+    if not times > 0.0:
+        raise InvalidInput(f"run.noise_time must be greater than 0, got {times:g}.")
     intensity = method.get("step_size", 0.0) * method.get("label_noise", 0.0) / method.get("batch_size", 1)
     if not intensity > 0.0:
         raise InvalidInput(

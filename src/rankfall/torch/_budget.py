@@ -110,9 +110,9 @@ class Budget:
             return None
         assert self.share is not None
         return (
-            f"Nothing is measured yet: a measurement may take {self.spent + self.expected:.2g} s together with what "
-            f"was spent, and a share of {self.share:g} of the training so far is {self.share * self.training:.2g} s. "
-            "Train longer, watch less, or give a larger budget; budget=None measures whatever it takes."
+            f"Nothing is measured yet: what was spent and a measurement may be {self.spent + self.expected:.2g} s, "
+            f"and a share of {self.share:g} of the training so far is {self.share * self.training:.2g} s. Train "
+            "longer, watch less, or give a larger budget; budget=None measures whatever it takes."
         )
 
     def report(self) -> Spending:

@@ -82,6 +82,8 @@ class Results:
         things = chosen_names(watch, self._watch, "watch") if watch is not None else rule.things
         if not any(thing in self._watch for thing in things):
             raise InvalidInput(f"The alert {known} looks at {', '.join(things)}, none of which is watched.")
+        if call is not None and not callable(call):
+            raise InvalidInput(f"The alert {known} calls a function with each Alert, got {type(call).__name__}.")
         self._rules.append((rule, tuple(thing for thing in things if thing in self._watch), call))
 
     def add(self, step: int, seconds: float, cost: float, found: Values, attributes: Callable[[], Attributes]) -> None:
