@@ -21,7 +21,7 @@ $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
   echo "Name a newer one: make PYTHON=python3.12 …" >&2; exit 1; }
 endef
 
-.PHONY: help reproduce reproduce-all docs dist test lint types benchmark benchmark-quick clean clean-all
+.PHONY: help reproduce reproduce-all docs notebooks dist test lint types benchmark benchmark-quick clean clean-all
 .DEFAULT_GOAL := help
 
 help:
@@ -29,6 +29,7 @@ help:
 	@echo "make reproduce-all     every result: one folder each and an index, in $(REPORT)-all/ (ARGUMENTS=--quick: minutes)"
 	@echo "make test              lint, types, tests and doctests in $(DEV_VENV)"
 	@echo "make docs              the documentation as a site in docs/_build/html; a warning is an error"
+	@echo "make notebooks         the tutorials as Jupyter notebooks, without outputs, in docs/_build/notebooks"
 	@echo "make benchmark         measure against the other libraries, write benchmarks/results and docs/benchmarks.md"
 	@echo "make benchmark-quick   the same with small sizes, into benchmarks/results/quick (minutes; the docs stay)"
 	@echo "make dist              wheel and source archive in dist/, the same bytes for the same commit, and checked"
@@ -69,6 +70,9 @@ types: $(DEV_VENV)/installed-test
 docs: $(DEV_VENV)/installed-docs
 	$(DEV_VENV)/bin/sphinx-build -q -W --keep-going -b html docs docs/_build/html
 	@echo "Documentation: docs/_build/html/index.html"
+
+notebooks: $(DEV_VENV)/installed-docs
+	$(DEV_VENV)/bin/python docs/notebooks.py docs/_build/notebooks
 
 benchmark: $(DEV_VENV)/installed-benchmark
 	$(DEV_VENV)/bin/python -m benchmarks $(ARGUMENTS)

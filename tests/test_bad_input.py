@@ -112,6 +112,7 @@ DESCENT = rf.GradientDescent(step_size=0.01)
         (FLOW, {"duration": 0.0}, "duration must be greater than 0, got 0"),
         (FLOW, {"duration": -1.0}, "duration must be greater than 0"),
         (FLOW, {"duration": np.inf}, "duration must be finite"),
+        (FLOW, {"duration": 10**400}, "duration must be a number that float64 holds"),
         (FLOW, {"duration": "long"}, "duration must be a number, got 'long'"),
         (FLOW, {"steps": 10}, "a flow has no steps"),
         (FLOW, {"duration": 1.0, "dt": 0.0}, "dt must be greater than 0"),

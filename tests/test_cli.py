@@ -40,6 +40,7 @@ def test_version():
         ("check",),
         ("plot",),
         ("scan",),
+        ("explore",),
         ("doctor",),
         ("sweep",),
         ("sweep", "status"),

@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -100,6 +102,15 @@ def test_check_writes_a_page(saved, tmp_path):
     ):
         result = run("check", *words)
         assert result.exit_code == 2 and message in result.stderr and not result.stdout
+
+
+def test_a_page_in_another_folder_leads_to_its_run(saved, tmp_path):
+    file, _ = saved
+    (tmp_path / "pages").mkdir()
+    page = tmp_path / "pages" / "page.html"
+    assert run("check", file, "--html", page).exit_code == 0
+    (address,) = re.findall('<a href="([^"]*)"', page.read_text(encoding="utf-8"))
+    assert (page.parent / unquote(address)).resolve() == file.resolve()
 
 
 def test_plot_writes_beside_the_run_or_where_told(saved, tmp_path):

@@ -64,6 +64,8 @@ def real_number(value: Any, name: str, *, above: float | None = None, at_least: 
         number = float(value)
     except (TypeError, ValueError):
         raise InvalidInput(f"{name} must be a number, got {value!r}.") from None
+    except OverflowError:  # a whole number of more than 308 digits
+        raise InvalidInput(f"{name} must be a number that float64 holds, got a larger one.") from None
     if not math.isfinite(number):
         raise InvalidInput(f"{name} must be finite, got {number}.")
     if above is not None and not number > above:

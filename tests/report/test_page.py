@@ -1,5 +1,9 @@
 import html.parser
+import json
 import re
+import shutil
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -69,6 +73,27 @@ def test_page_needs_nothing_from_the_network(made_run):
     # One script, our own, that sorts tables; it asks for nothing.
     assert re.findall(r"<script[^>]*>", text) == ["<script>"] and "fetch" not in text and "import(" not in text
     assert len(text) < 3_000_000
+
+
+def test_names_of_files_are_addresses_of_files_and_nothing_else():
+    """A fragment, a query or a scheme in a name would lead elsewhere, or run."""
+    text = render_page(make_page(files=[("run #1?.nc", "a run"), ("javascript:alert(1)", "not one")]))
+    assert outline(text).addresses == ["run%20%231%3F.nc", "javascript%3Aalert%281%29"]
+    assert "run #1?.nc" in text
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+@pytest.mark.parametrize("sign, expected", [(1, ["2", "10", "—", "none"]), (-1, ["10", "2", "none", "—"])])
+def test_what_is_no_number_is_sorted_last_in_either_direction(sign, expected):
+    script = (Path(page.__file__).parent / "sort.js").read_text(encoding="utf-8")
+    call = (
+        "const document = { querySelectorAll: () => [] };\n" + script + "\n"
+        "const cells = ['—', '10', 'none', '2'].map((textContent) => ({ textContent }));\n"
+        f"cells.sort((a, b) => compare(a, b, {sign}));\n"
+        "console.log(JSON.stringify(cells.map((cell) => cell.textContent)));"
+    )
+    found = subprocess.run(["node", "-e", call], capture_output=True, text=True, check=True, timeout=60)
+    assert json.loads(found.stdout) == expected
 
 
 def test_figure_follows_the_readers_colours(made_run):

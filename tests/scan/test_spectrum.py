@@ -68,6 +68,21 @@ def test_products_against_exact_arithmetic(shape):
     assert max(exact[kept:], default=0.0) < 1e-40
 
 
+@pytest.mark.parametrize("seed", [1841, 630, 895])
+def test_products_of_the_smallest_factors_stay_within_the_bound(seed):
+    """The worst of 6000: more than max(m, n)·eps·‖B‖·‖A‖ off, against 40 digits."""
+    generator = np.random.default_rng(seed)
+    side, rank = (int(generator.integers(1, 4)) for _ in range(2))
+    left, right = (generator.normal(size=shape).astype(np.float32) for shape in ((side, rank), (rank, side)))
+    found = product_spectrum(left, right)
+    with mpmath.workdps(40):
+        product = mpmath.matrix(left.astype(float).tolist()) * mpmath.matrix(right.astype(float).tolist())
+        squares = sorted(mpmath.eigsy(product.T * product, eigvals_only=True), reverse=True)
+        values = zip(found.values.tolist(), squares, strict=True)
+        off = [abs(mpmath.mpf(each) - mpmath.sqrt(abs(square))) for each, square in values]
+    assert max(off) <= found.error < 1e-13
+
+
 def test_product_that_cancels_is_within_its_error():
     """A tall B whose columns nearly cancel: the error is relative to the factors, not to the product."""
     left = planted([1.0, 1e-9], 30, 2)

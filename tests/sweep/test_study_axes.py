@@ -106,6 +106,7 @@ def test_widths_of_deep_networks_are_shown_as_text():
         ({"scale": {"from": 1, "step": 2}}, "has 'from' but no 'to'"),
         ({"scale": {"from": 1, "to": 2, "step": 0}}, "never gets from 1 to 2 in steps of 0"),
         ({"scale": {"from": 1, "to": 2, "step": -1}}, "never gets"),
+        ({"scale": {"from": 1, "to": 2, "step": 5e-324}}, "at most 1,000,000 are run"),
         ({"scale": {"from": 1, "to": 2, "step": 1, "count": 2}}, "takes step or count, not both"),
         ({"scale": {"from": 1, "to": float("nan"), "step": 1}}, "the end of the axis network.scale must be a finite"),
         ({"scale": {"log": [1, 2], "count": 1}}, "count must be at least 2"),

@@ -182,6 +182,18 @@ def test_on_a_terminal_it_is_a_bar(tmp_path):
     assert "\x1b[" in text and "100%" in text and "8 done, 0 failed, 0 left" in text
 
 
+def test_nothing_in_a_store_acts_on_the_terminal(tmp_path):
+    """Names and reasons in a store of anybody: what a terminal would obey is shown as question marks."""
+    study, store = write_study(tmp_path / "study.toml", noises=2, step_size=1000), tmp_path / "study.zarr"
+    study.write_text(study.read_text().replace('name = "tiny"', r'name = "ti\u001b]0;x\u0007ny"'))
+    result = run("sweep", study)
+    assert result.exit_code == 1 and "\x1b" not in result.output and "ti?]0;x?ny" in result.output
+    for file in (store / ".rankfall" / "reasons").iterdir():
+        file.write_text('{"0": "\\u001b]0;evil\\u0007"}')
+    result = run("sweep", "status", store)
+    assert "\x1b" not in result.output and "ti?]0;x?ny" in result.output and "?]0;evil?" in result.output
+
+
 def test_two_commands_in_the_help():
     text = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "110"}).stdout
     assert re.search(r"^│ sweep +Run a study", text, re.MULTILINE)

@@ -1,5 +1,6 @@
 """Stores of other studies, of newer versions, of nobody; and growing a store."""
 
+import itertools
 import json
 import os
 import random
@@ -100,6 +101,17 @@ def test_another_order_of_the_axes_or_another_name_is_the_same_study(tmp_path):
     with Store.open(tmp_path / "s.zarr", study) as store:
         store.commit_many([computed(cell) for cell in list(study.cells())[:5]])
     assert run(swapped, tmp_path / "s.zarr") == 7
+    run(study, tmp_path / "whole.zarr")
+    assert contents(tmp_path / "s.zarr") == contents(tmp_path / "whole.zarr")
+
+
+def test_another_order_of_the_axes_leaves_the_blocks_as_they_are(tmp_path):
+    """37 × 50 cells lie in blocks of 19 × 50; 50 × 37 ones would be cut into 25 × 37."""
+    study = MadeUpStudy({"a": range(37), "b": range(50)})
+    swapped = MadeUpStudy({"b": range(50), "a": range(37)})
+    with Store.open(tmp_path / "s.zarr", study) as store:
+        store.commit_many([computed(cell) for cell in itertools.islice(study.cells(), 5)])
+    run(swapped, tmp_path / "s.zarr")
     run(study, tmp_path / "whole.zarr")
     assert contents(tmp_path / "s.zarr") == contents(tmp_path / "whole.zarr")
 
@@ -321,6 +333,54 @@ def test_random_rubbish_is_refused_in_words(tmp_path):
                     with pytest.raises(NotARun):
                         read(tmp_path / "s.zarr")
         file.write_bytes(good)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda layout: layout["dims"].update(noise=float("inf")),
+        lambda layout: layout["quantities"][1].update(shape=[float("inf")]),
+        lambda layout: layout["coords"]["width"][1].__setitem__(0, 10**400),
+    ],
+)
+def test_numbers_that_no_number_holds_are_damage(tmp_path, change):
+    """JSON knows Infinity, and whole numbers of any length."""
+    run(small_study(), tmp_path / "s.zarr")
+    about = Place(tmp_path / "s.zarr").about
+    fields = json.loads(about.read_bytes())
+    change(fields["layout"])
+    about.write_text(json.dumps(fields))
+    with pytest.raises(NotARun, match="damaged"):
+        read_status(tmp_path / "s.zarr")
+    with pytest.raises(InvalidInput, match="damaged"):
+        Store.open(tmp_path / "s.zarr", small_study())
+
+
+@pytest.mark.parametrize("make", [lambda file: file.symlink_to("/dev/zero"), os.mkfifo, os.mkdir])
+def test_a_chunk_that_leads_elsewhere_is_not_read(tmp_path, make):
+    """Coordinates are read when a store is opened: /dev/zero would fill the memory, a pipe would be waited for."""
+    run(small_study(), tmp_path / "s.zarr")
+    chunk = tmp_path / "s.zarr" / "noise" / "c.0"
+    chunk.unlink()
+    make(chunk)
+    with pytest.raises(NotARun, match="never writes"):
+        open_results(tmp_path / "s.zarr")
+
+
+def test_half_characters_are_damage(tmp_path):
+    """JSON may hold halves of characters, of which no file can be made."""
+    run(small_study(), tmp_path / "s.zarr")
+    place = Place(tmp_path / "s.zarr")
+    failed = read_status(tmp_path / "s.zarr").failed
+    assert failed
+    for file in place.reasons.iterdir():
+        file.write_text(json.dumps({str(cell): "\ud800" for cell in range(12)}))
+    assert run(small_study(), tmp_path / "s.zarr") == failed
+    fields = json.loads(place.about.read_bytes())
+    fields["study"]["name"] = "\ud800"
+    place.about.write_text(json.dumps(fields))
+    with pytest.raises(InvalidInput, match="damaged"):
+        Store.open(tmp_path / "s.zarr", small_study())
 
 
 def test_a_copy_without_the_hidden_folder_is_readable(tmp_path):

@@ -130,6 +130,29 @@ def test_all_measures_are_those_of_the_outputs(samples, monkeypatch):
     assert (spectrum[11:number] == 0).all() and np.isnan(spectrum[number:]).all()
 
 
+@pytest.mark.parametrize("mean", [1e2, 1e3])
+def test_a_mean_that_the_bias_takes_away_is_not_taken_for_ranks(mean):
+    """The inputs do not show what is left: NaN and a problem, never wrong ranks; then the outputs are looked at."""
+    module, given = layer(), inputs(0, 400, 10) + mean
+    with torch.no_grad():
+        module.bias.copy_(-(module.weight.double() @ given.double().mean(0)))
+    model = nn.Sequential(module)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    measures = ("stable_rank", "effective_rank", "numerical_rank")
+    with RankMonitor(
+        model, optimizer, every=1, budget=None, watch=("activations",), measures=measures, spectra=True
+    ) as monitor:
+        for _ in range(2):
+            model(given)
+            optimizer.step()
+        assert [text for text in monitor.problems if "cancel" in text]
+        history = monitor.history()
+    right = numpy_measures(module(given).detach().double())
+    for measure in ("norm", "stable_rank", "effective_rank"):
+        first, second = history[f"activations_{measure}"].values.ravel()
+        assert np.isnan(first) and second == pytest.approx(right[measure], rel=1e-9), measure
+
+
 def test_weights_that_change_between_passes():
     """Then the outputs add up, in the same step and over several."""
     first, second = layer(), layer()

@@ -9,7 +9,18 @@ from typing import Annotated
 import typer
 
 from rankfall._version import __version__
-from rankfall.cli import _check, _doctor, _lyapunov, _plot, _reproduce, _scan, _simulate, _sweep, _sweep_status
+from rankfall.cli import (
+    _check,
+    _doctor,
+    _explore,
+    _lyapunov,
+    _plot,
+    _reproduce,
+    _scan,
+    _simulate,
+    _sweep,
+    _sweep_status,
+)
 from rankfall.cli._errors import EPILOG, guarded
 from rankfall.cli._words import TwoWords
 
@@ -66,6 +77,9 @@ def _root(
         rankfall sweep study.toml --out results.zarr
             a grid of ensembles, that may be stopped at any moment and continued
 
+        rankfall explore
+            a page with sliders: see it while it runs
+
         rankfall doctor
             is this installation sound?
     """
@@ -79,6 +93,7 @@ app.command("plot", epilog=EPILOG)(guarded(_plot.plot))
 app.command("scan", epilog=EPILOG)(guarded(_scan.scan))
 app.command("sweep", epilog=EPILOG)(guarded(_sweep.sweep))
 app.command("sweep status", epilog=EPILOG)(guarded(_sweep_status.status))
+app.command("explore", epilog=EPILOG)(guarded(_explore.explore))
 app.command("doctor", epilog=EPILOG)(guarded(_doctor.doctor))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -100,6 +101,7 @@ def _write_page(html: Path, file: Path, verdicts: list[Verdict]) -> None:
         verdicts,
         figures,
         name=file.name,
+        address=os.path.relpath(file.resolve(), html.parent.resolve()),
         command=["rankfall", "check", str(file), "--html", str(html)],
         environment=environment(),
     )

@@ -23,6 +23,7 @@ Level = Literal["ok", "note", "problem"]
 # What each extra is for, and the module whose presence shows it.
 _EXTRAS = {
     "data": ("sklearn", "bundled data sets"),
+    "explore": ("bokeh", "the page of rankfall explore"),
     "torch": ("torch", "RankMonitor, ledgers, reproduce beyond, .pt checkpoints"),
     "dask": ("distributed", "sweeps on a cluster"),
 }

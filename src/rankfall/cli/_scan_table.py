@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from rankfall.scan._words import columns_of, common_start, numbers_of, printable, sections, summary, with_times
+from rankfall._text import printable
+from rankfall.scan._words import columns_of, common_start, numbers_of, sections, summary, with_times
 
 if TYPE_CHECKING:
     from rankfall.scan import LayerReport, Scan

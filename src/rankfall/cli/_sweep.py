@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rankfall._text import printable
 from rankfall.cli._errors import FAILED_LAW, INTERRUPTED, say
 from rankfall.cli._sweep_progress import SweepDisplay
 
@@ -92,14 +93,15 @@ def sweep(
     if study is None:
         raise rf.InvalidInput("which study? rankfall sweep STUDY.toml; --example prints one to begin with.")
     chosen = rf.sweep.Study.from_toml(study)
+    name = printable(chosen.name)
     target = out or study.with_suffix(".zarr")
     if dry_run:
         _print_plan(chosen, target)
         return
     if not quiet:
-        say(f"{chosen.name}: {_size(chosen)}")
-        say(f"{chosen.name}: {chosen.estimate(trial=False)}")
-    with SweepDisplay(chosen.name, quiet) as display:
+        say(f"{name}: {_size(chosen)}")
+        say(f"{name}: {chosen.estimate(trial=False)}")
+    with SweepDisplay(name, quiet) as display:
         try:
             summary = rf.sweep.run(
                 chosen,
@@ -115,7 +117,7 @@ def sweep(
             stopped = False
         except rf.errors.SweepInterrupted as interruption:
             summary, stopped = interruption.summary, True
-    typer.echo(f"{chosen.name}: {summary}")
+    typer.echo(f"{name}: {summary}")
     _print_failures(chosen, summary)
     typer.echo(f"Results: {target}")
     if stopped:
@@ -125,12 +127,12 @@ def sweep(
 
 
 def _size(study: Study) -> str:
-    axes = " × ".join(f"{length} {name}" for name, length in study.dims.items())
+    axes = " × ".join(f"{length} {printable(name)}" for name, length in study.dims.items())
     return f"{study.n_cells:,} cell{'s' if study.n_cells != 1 else ''}" + (f" ({axes})" if axes else "")
 
 
 def _print_plan(study: Study, target: Path) -> None:
-    typer.echo(f"{study.name}: {_size(study)}")
+    typer.echo(f"{printable(study.name)}: {_size(study)}")
     typer.echo(f"{study.estimate()}")
     typer.echo(f"Would be written to {target}; nothing was run.")
 
@@ -149,14 +151,14 @@ def _print_failures(study: Study, summary: Summary) -> None:
 def print_reasons(reasons: list[tuple[str, str]], count: int) -> None:
     """Print the first few of the failed cells."""
     for place, reason in reasons:
-        typer.echo(f"  failed at {place}: {reason}")
+        typer.echo(f"  failed at {place}: {printable(reason)}")
     if count > len(reasons):
         typer.echo(f"  … and {count - len(reasons)} more")
 
 
 def place_in_words(coordinates: Mapping[str, Any]) -> str:
     """The values of a cell's coordinates."""
-    return ", ".join(f"{name}={value}" for name, value in coordinates.items()) or "the only cell"
+    return printable(", ".join(f"{name}={value}" for name, value in coordinates.items())) or "the only cell"
 
 
 def _coordinates(study: Study, index: tuple[int, ...]) -> dict[str, Any]:

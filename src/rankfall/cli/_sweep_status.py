@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rankfall._text import printable
 from rankfall.cli._sweep import place_in_words, print_reasons
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def status(
     import rankfall as rf
 
     found = rf.sweep.status(store)
-    typer.echo(f"{found.study.get('name', store)}: {_counts(found)}")
+    typer.echo(f"{printable(str(found.study.get('name', store)))}: {_counts(found)}")
     typer.echo(_activity(found))
     reasons = [(place_in_words(cell.coordinates), cell.reason) for cell in found.failures[:_SHOWN]]
     print_reasons(reasons, found.failed)

@@ -27,6 +27,7 @@ def render_check_page(
     name: str,
     command: Sequence[str],
     environment: dict[str, str],
+    address: str | None = None,
 ) -> str:
     """Return the page as one HTML document that refers to nothing outside it.
 
@@ -37,6 +38,7 @@ def render_check_page(
         name: What the file is called.
         command: Words that make the page again.
         environment: Name → value, versions and machine.
+        address: Where the file lies, seen from the page; by default beside it.
     """
     wide, narrow = (None if each is None else render_figure(each, "svg") for each in figures)
     outcomes = [str(outcome) for outcome in run["outcome"].values]
@@ -57,7 +59,7 @@ def render_check_page(
             settings=_settings(json.loads(run.attrs["settings"])),
             environment=environment,
             command=shlex.join(command),
-            files=[(name, "the run, NetCDF")],
+            files=[(address or name, "the run, NetCDF")],
             notes=[] if verdicts else ["No law applies to this run."],
         )
     )

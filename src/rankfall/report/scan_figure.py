@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rankfall._text import printable
 from rankfall.errors import InvalidInput
 from rankfall.report import style
-from rankfall.scan._words import printable
 
 if TYPE_CHECKING:
     from rankfall.scan import LayerReport, Scan

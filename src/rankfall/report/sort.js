@@ -16,18 +16,18 @@ for (const table of document.querySelectorAll("table")) {
       for (const each of table.tHead.rows[0].cells) each.removeAttribute("aria-sort");
       if (next) heading.setAttribute("aria-sort", next);
       const sign = next === "descending" ? -1 : 1;
-      const rows = next ? [...original].sort((a, b) => sign * compare(a.cells[column], b.cells[column])) : original;
+      const rows = next ? [...original].sort((a, b) => compare(a.cells[column], b.cells[column], sign)) : original;
       body.append(...rows);
     });
   });
 }
-function compare(a, b) {
+function compare(a, b, sign) {
   const [x, y] = [text(a), text(b)];
   const [p, q] = [number(x), number(y)];
-  if (!Number.isNaN(p) && !Number.isNaN(q)) return p - q;
-  // What is no number comes last among numbers.
+  if (!Number.isNaN(p) && !Number.isNaN(q)) return sign * (p - q);
+  // What is no number comes last among numbers, in either direction.
   if (!Number.isNaN(p) || !Number.isNaN(q)) return Number.isNaN(p) ? 1 : -1;
-  return x.localeCompare(y, "en", { numeric: true });
+  return sign * x.localeCompare(y, "en", { numeric: true });
 }
 function text(cell) { return cell.textContent.trim(); }
 function number(value) {

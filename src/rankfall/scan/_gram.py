@@ -2,20 +2,22 @@
 
 Let A be m×n, L and S the longer and the shorter of m and n, u = 2⁻⁵³. Forming the Gram matrix is off by at most
 L·u·‖A‖_F² in spectral norm, in whatever order the products are added (|E| ≤ L·u·|Aᵀ||A| to first order: N. Higham,
-Accuracy and Stability of Numerical Algorithms, section 3.5), its eigenvalues λ by S·u·‖A‖_F² more, where S stands for
-the modest factor of a backward stable method. Together, by Weyl's theorem, every λ is off by at most
+Accuracy and Stability of Numerical Algorithms, section 3.5), its eigenvalues λ by (S + 20)·u·‖A‖_F² more, which stands
+for the modest factor of a backward stable method: LAPACK's iteration moves the eigenvalues of graded matrices of three
+or four rows by up to 15·u·‖A‖_F², which S alone does not cover. Together, by Weyl's theorem, every λ is off by at most
 
-    δ = (m + n)·u·‖A‖_F²,
+    δ = (m + n + 20)·u·‖A‖_F²,
 
 σ = √λ by at most √δ, because |√a − √b| ≤ √|a − b|, and by at most δ/σ where σ is large.
 
 Of a matrix of float32 or shorter numbers that is less than its own SVD may lose: with ‖A‖_F² ≤ S·σ₁² and m + n ≤ 2L,
 
-    √δ ≤ √(2·L·S·u)·σ₁ ≤ 2⁻²⁶·L·σ₁ = L·eps(float32)·σ₁ / 8,
+    √δ ≤ √(2·L·S·u·(1 + 10/L))·σ₁ ≤ √(1 + 10/L)·2⁻²⁶·L·σ₁ = √(1 + 10/L)·L·eps(float32)·σ₁ / 8,
 
-an eighth of the threshold τ = L·eps(float32)·σ₁ of `ranks.numerical_rank`, which is the error of the SVD in float32.
-Near the threshold itself δ/σ is a 64th of it. Where a value lies closer than that to it, the rank is open
-(`rank_is_certain`). In float64, half of the digits are lost.
+an eighth of the threshold τ = L·eps(float32)·σ₁ of `ranks.numerical_rank`, which is the error of the SVD in float32;
+where L is as small as ten, less than a fifth, and never half. Near the threshold itself δ/σ is a 64th of it, or those
+squared. Where a value lies closer than that to it, the rank is open (`rank_is_certain`). In float64, half of the digits
+are lost.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from rankfall.scan._lapack import add_gram, overwriting_eigenvalues
 __all__ = ["GramEnds", "GramSpectrum", "block_length", "gram_in_memory", "gram_of_rows"]
 
 _UNIT = 2.0**-53
+_SMALLEST = 20  # units that the eigenvalues of the smallest matrices may be off besides
 _LEAST_BLOCK = 512  # rows in a product, enough for BLAS to be at its speed
 _BLOCK_NUMBERS = 2**18  # 2 MB
 
@@ -139,7 +142,7 @@ def _finish(gram: np.ndarray, sides: int, full_rank: float | None) -> GramSpectr
     energy = float(np.trace(gram))
     if not np.isfinite(energy):
         return None
-    error = sides * _UNIT * energy
+    error = (sides + _SMALLEST) * _UNIT * energy
     if full_rank is not None and energy > 0.0:
         ends = _ends(gram, energy, error, full_rank)
         if ends is not None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rankfall._text import printable
 from rankfall.scan._measuring import Value
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ __all__ = [
     "count",
     "numbers_of",
     "percent",
-    "printable",
     "problems",
     "sections",
     "summary",
@@ -58,16 +58,6 @@ def numbers_of(scan: Scan, layer: LayerReport) -> list[str]:
     if not scan.spectra:
         return [*shown, f"{layer.spectral_norm:.4g}", f"{layer.frobenius_norm:.4g}"]
     return [*shown, percent(layer.share), "—" if layer.problem else (count(layer.saved) if layer.saved else "0")]
-
-
-def printable(name: str) -> str:
-    r"""A name without what could act on a terminal or break a line.
-
-    Example:
-        >>> printable("a\x1b[31m")
-        'a?[31m'
-    """
-    return "".join(character if character.isprintable() else "?" for character in name)
 
 
 def with_times(shape: Sequence[int]) -> str:

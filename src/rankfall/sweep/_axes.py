@@ -179,7 +179,7 @@ def _range_count(given: Mapping[str, Any], way: str, name: str) -> int:
         if step == 0.0 or (last - first) / step < 0.0:
             raise InvalidInput(f"the axis {name} never gets from {first:g} to {last:g} in steps of {step:g}.")
         steps = (last - first) / step
-        return math.floor(steps * (1 + 1e-12) + 1e-9) + 1
+        return math.floor(min(steps, 1e18) * (1 + 1e-12) + 1e-9) + 1  # a tiny step makes infinitely many
     if "count" not in given:
         raise InvalidInput(f"the axis {name} needs {'step or ' if way == 'from' else ''}count beside {way!r}.")
     count = given["count"]

@@ -144,7 +144,8 @@ class Blocks:
         """Why cells of a block failed, by cell; what cannot be understood is left out."""
         try:
             found = json.loads(_content(self._place.reason(block), _LARGEST_REASONS) or b"{}")
-            return {int(cell): str(reason) for cell, reason in found.items()}
+            # JSON knows half characters, which no text can be made of: their cells are then computed anew.
+            return {int(cell): str(reason).encode("utf-8", "replace").decode() for cell, reason in found.items()}
         except (ValueError, AttributeError, RecursionError):
             return {}
 

@@ -100,8 +100,19 @@ def check_store(root: Path) -> None:
         usual = False
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise NotARun(f"{root} is not the store of a rankfall sweep, or its zarr.json is damaged.") from None
-    if not usual or any((root / name).is_symlink() for name in arrays):
+    if not usual or not all(_holds_plain_files(root / name) for name in arrays):
         raise NotARun(f"{root} holds arrays or links that rankfall never writes; it is not read.")
+
+
+def _holds_plain_files(folder: Path) -> bool:
+    """Whether nothing in the folder of an array leads elsewhere or never ends: no link, no pipe, no device."""
+    if folder.is_symlink():
+        return False
+    try:
+        with os.scandir(folder) as entries:
+            return all(entry.is_file(follow_symlinks=False) or not os.path.lexists(entry.path) for entry in entries)
+    except (FileNotFoundError, NotADirectoryError):  # a store without values yet, or a damaged one
+        return True
 
 
 def _is_usual(name: Any, array: Mapping[str, Any]) -> bool:

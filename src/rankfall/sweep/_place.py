@@ -168,6 +168,7 @@ def read_about(path: Path) -> About | None:
             )
         if version != FORMAT or not isinstance(fields["study"], dict):
             raise ValueError
+        dump(fields)  # what has half characters in it could not be written again
         return About(fields["study"], Layout.from_mapping(fields["layout"]), str(fields["rankfall_version"]))
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.EINVAL, errno.EFBIG, errno.EISDIR):
@@ -175,7 +176,7 @@ def read_about(path: Path) -> About | None:
     except InvalidInput as error:
         if "newer rankfall" in str(error):
             raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         pass
     raise InvalidInput(
         f"{path} is damaged, so that {path.parent.parent} cannot be continued; its finished cells can still be read "

@@ -14,7 +14,7 @@ import numpy as np
 
 from rankfall.errors import InvalidInput, NotARun
 from rankfall.sweep._blocks import Blocks
-from rankfall.sweep._journal import Journal
+from rankfall.sweep._journal import Journal, Record
 from rankfall.sweep._layout import DONE, FAILED, Layout
 from rankfall.sweep._lock import Writer, writer_of
 from rankfall.sweep._opening import check_store
@@ -110,6 +110,8 @@ def read_status(path: str | os.PathLike[str]) -> Status:
         statuses = np.zeros(layout.n_cells, dtype=np.int8)
         reasons: dict[int, str] = {}
         updated = started = place.about.stat().st_mtime
+        # The journal first: what is folded in while we look is then found in both and not overlooked.
+        unfolded, written = _read_journal(place, layout)
         for block in range(layout.n_blocks):
             file = place.chunk(layout, block, layout.status)
             if file.exists():
@@ -117,7 +119,9 @@ def read_status(path: str | os.PathLike[str]) -> Status:
                 cells, rows = layout.members(block)
                 statuses[cells] = blocks.read(block, layout.status).values[rows, 0]
                 reasons |= blocks.read_reasons(block)
-        updated = max(updated, _read_journal(place, layout, statuses, reasons))
+        for record in unfolded:
+            statuses[record.cell], reasons[record.cell] = record.status, record.reason
+        updated = max(updated, written)
         writer = writer_of(place.lock)
     except NotARun:
         raise
@@ -140,18 +144,19 @@ def read_status(path: str | os.PathLike[str]) -> Status:
     )
 
 
-def _read_journal(place: Place, layout: Layout, statuses: np.ndarray, reasons: dict[int, str]) -> float:
-    """Put in what was committed and is not folded yet; return when that was."""
+def _read_journal(place: Place, layout: Layout) -> tuple[list[Record], float]:
+    """What was committed and is not folded yet, and when that was."""
     try:
         journal = Journal(place.journal, journal_digest(layout), layout.cell_bytes, writable=False)
     except FileNotFoundError:
-        return 0.0
+        return [], 0.0
     try:
-        for _, record in journal.scan():
-            if record.cell < layout.n_cells:
-                statuses[record.cell] = record.status
-                reasons[record.cell] = record.reason
-        return place.journal.stat().st_mtime
+        found = [
+            record._replace(values=b"")
+            for _, record in journal.scan()
+            if record.cell < layout.n_cells and record.status in (DONE, FAILED)
+        ]
+        return found, place.journal.stat().st_mtime
     finally:
         journal.close()
 

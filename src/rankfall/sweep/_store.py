@@ -126,6 +126,7 @@ class Store:
                     write_durably(place.about, about.content(), aside=place.aside)
                 else:
                     about, study = _continue(place, lock, found, about, study, extend)
+                layout = about.layout  # where only the order of the axes is another one, the store's own
                 write_metadata(place, about)
                 store = cls(place, lock, layout, _keys_of(study.cells(), layout))
                 try:

@@ -45,11 +45,16 @@ class ForwardWatch:
         self._handles: list[RemovableHandle] = []
         self._counting = False
         self._moments: dict[int, Moments] = {}
+        self._from_outputs: set[int] = set()
 
     @property
     def counting(self) -> bool:
         """Whether samples are only counted."""
         return self._counting
+
+    def look_at_outputs(self, column: int) -> None:
+        """See a layer from its outputs from the next measurement on, although it has fewer inputs."""
+        self._from_outputs.add(column)
 
     def switch_on(self, *, counting: bool = False) -> None:
         """Install the hooks and start from nothing.
@@ -81,11 +86,12 @@ class ForwardWatch:
         if self._counting:
             moments.count += tensor.numel() // features(module)
             return
-        self._guard(lambda: self._add(moments, module, arguments, tensor.detach()), tensor)
+        from_inputs = self.steady and column not in self._from_outputs
+        self._guard(lambda: self._add(moments, module, arguments, tensor.detach(), from_inputs), tensor)
 
     @torch.no_grad()
-    def _add(self, moments: Moments, module: nn.Module, arguments: Any, output: Tensor) -> None:
-        source = pass_of(module, arguments, output) if self.steady else None
+    def _add(self, moments: Moments, module: nn.Module, arguments: Any, output: Tensor, from_inputs: bool) -> None:
+        source = pass_of(module, arguments, output) if from_inputs else None
         moments.add(rows(module, output), self._dtype, source)
 
 

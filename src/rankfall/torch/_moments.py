@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
-from rankfall.torch._gram import Gram, add_up, checked, energy, gram_of, rounding, working_precision
+from rankfall.torch._gram import Gram, add_up, checked, energy, gram_of, rounding, symmetric, working_precision
 from rankfall.torch._matrices import CONVOLUTIONS
 from rankfall.torch._widening import Pass, Widening
 
@@ -48,6 +50,7 @@ class Moments:
         width: Number of features.
         entries: Type of the samples.
         total: Σ x xᵀ on and below the diagonal, shape (features, features); None as long as it is not needed.
+        blurred: Whether `gram` found that inputs and weights cancel so far that the outputs cannot be told from them.
     """
 
     def __init__(self) -> None:
@@ -55,6 +58,7 @@ class Moments:
         self.width = 0
         self.entries = torch.float32
         self.total: Tensor | None = None
+        self.blurred = False
         self._kept: list[Tensor] = []
         self._widening: Widening | None = None
         self._folded: Tensor | None = None  # bound on the error of what came from a widening layer
@@ -86,11 +90,13 @@ class Moments:
     def gram(self, dtype: torch.dtype) -> Gram | None:
         """Return a Gram matrix whose eigenvalues are the squared singular values, but for zeros; None without samples.
 
+        One that is blurred counts as not finite.
+
         Args:
             dtype: As in `add`.
         """
         if self._widening is not None:
-            return self._widening.gram()
+            return self._sharp(self._widening.gram())
         if self._kept:
             samples = torch.cat(self._kept)
             return gram_of([samples], working_precision(samples.device, dtype))
@@ -99,7 +105,20 @@ class Moments:
         product = self.total[None]
         # The product sums over the samples: the bound on rounding takes their number for the longer side.
         error = rounding(self.width, max(self.count, self.width), product.dtype) * energy(product)
-        return checked(product, torch.ones_like(error), error if self._folded is None else error + self._folded)
+        if self._folded is None:
+            return checked(product, torch.ones_like(error), error)
+        return self._sharp(checked(product, torch.ones_like(error), error + self._folded))
+
+    def _sharp(self, gram: Gram) -> Gram:
+        """The same, unless its error hides what the numerical rank of float32 counts: values above max(n, d)·eps·σ₁.
+
+        That is so where a bias takes away the mean of inputs that is a hundred times their spread, or weights undo the
+        scales of the inputs: the bound is relative to ‖X‖‖B‖, and Y is so much less. σ₁² ≥ Σλ²/Σλ.
+        """
+        threshold = max(self.count, self.width) * torch.finfo(torch.float32).eps
+        largest = symmetric(gram.product).square().sum(dim=(-2, -1)) / energy(gram.product)
+        self.blurred = bool((gram.error > threshold**2 * largest).any())
+        return replace(gram, scale=torch.full_like(gram.scale, torch.nan)) if self.blurred else gram
 
     def _add_outputs(self, samples: Tensor, precise: torch.dtype) -> None:
         if self._widening is not None:  # its weights have changed between two passes

@@ -241,6 +241,14 @@ class Steps:
                     f"No activations of {layer} (and perhaps others) at step {self._step + 1}: the layer was not used, "
                     "the model is in evaluation mode, or torch.compile has replaced its modules. They are NaN.",
                 )
+            elif moment.blurred:
+                self._forward.look_at_outputs(column)
+                self._problems.tell(
+                    "blurred",
+                    f"The activations of {layer} (and perhaps others) are NaN at step {self._step + 1}: its inputs and "
+                    "weights cancel so far that the inputs do not show the ranks of the outputs. From the next "
+                    "measurement on they come from the outputs.",
+                )
             elif moment.count < 5 * width:
                 self._problems.tell(
                     "few samples",
