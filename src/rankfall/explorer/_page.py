@@ -27,7 +27,7 @@ __all__ = ["Page"]
 _PERIOD = 30
 _SHORTEST_RUN = 6.0
 # Frames that may be on their way to the browser: more would make a slow browser lag behind its own sliders.
-_IN_FLIGHT = 3
+_IN_FLIGHT = 4
 _SECONDS_BETWEEN_VERDICTS = 0.7
 
 

@@ -212,7 +212,11 @@
     if (status.frame - acknowledged > 1 || !status.running) { acknowledged = status.frame; send({ do: "drawn", frame: status.frame }); }
   }
   // Bokeh looks up a CSS variable for every property of every label that it paints. This page sets none of them.
-  try { Bokeh.require("core/visuals/visual").VisualProperties.prototype._get_css_value = () => ""; } catch { /* slower, that is all */ }
+  // And the size of the page's letters, which makes the browser work out all styles again; the labels here are in pixels.
+  try {
+    Bokeh.require("core/visuals/visual").VisualProperties.prototype._get_css_value = () => "";
+    Object.defineProperty(Bokeh.require("models/plots/plot_canvas").PlotView.prototype, "base_font_size", { get: () => 13 });
+  } catch { /* slower, that is all */ }
   async function begin() {
     const views = await Bokeh.embed.embed_items({}, items);
     const doc = Bokeh.documents[0];
