@@ -58,7 +58,16 @@ def test_parts_are_kept_and_judged(tmp_path):
     assert calls == ["one", "two"] and outcome.status == "complete" and not outcome.was_complete
     assert [each.law for each in outcome.verdicts] == ["claim", "law of one", "law of two"]
     names = {file.name for file in outcome.folder.iterdir()}
-    assert names == {"one.nc", "two.nc", "figure.svg", "figure.png", "index.html", "verdicts.json", "settings.json"}
+    assert names == {
+        "one.nc",
+        "two.nc",
+        "figure.pdf",
+        "figure.svg",
+        "figure.png",
+        "index.html",
+        "verdicts.json",
+        "settings.json",
+    }
     page = (outcome.folder / "index.html").read_text()
     for text in (
         "Numbers stay numbers",

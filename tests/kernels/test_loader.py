@@ -14,7 +14,6 @@ import pytest
 
 from rankfall._kernels import loader
 from rankfall._kernels.generator import Variant, source
-from rankfall._kernels.loader import kernel
 from rankfall.errors import OutputError
 
 ENVIRONMENT = "RANKFALL_CACHE_DIR"
@@ -41,6 +40,7 @@ def forget(monkeypatch):
     """As a new process would."""
     monkeypatch.setattr(loader, "cache_folder", cache(loader.cache_folder.__wrapped__))
     monkeypatch.setattr(loader, "load", cache(loader.load.__wrapped__))
+    monkeypatch.setattr(loader, "kernel", cache(loader.kernel.__wrapped__))
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_a_folder_that_others_may_write_to_is_refused(named, mode, monkeypatch):
         loader.cache_folder()
     assert str(named) in str(caught.value) and ENVIRONMENT in str(caught.value)
     with pytest.raises(OutputError):  # and nothing is loaded from it
-        kernel(TINY)
+        loader.kernel(TINY)
     named.chmod(0o755)  # to be read is harmless
     assert loader.cache_folder() == named
 
@@ -154,18 +154,19 @@ def test_a_default_folder_that_cannot_be_written_is_replaced_by_a_private_one(bl
     assert loader.cache_folder() == folder  # one per process
     if os.name == "posix":
         assert folder.stat().st_mode & 0o777 == 0o700
-    kernel(TINY)
+    loader.kernel(TINY)
     assert (folder / f"{TINY.name}.py").is_file()
 
 
 def reload():
     loader.load.cache_clear()
-    return kernel(TINY)
+    loader.kernel.cache_clear()
+    return loader.kernel(TINY)
 
 
 def test_an_unchanged_source_is_left_alone(named):
     """numba recognises its own cache by the time stamp of the source."""
-    kernel(TINY)
+    loader.kernel(TINY)
     path = named / f"{TINY.name}.py"
     assert path.read_text(encoding="utf-8") == source(TINY)
     os.utime(path, ns=(1, 1))
@@ -177,7 +178,7 @@ def test_an_unchanged_source_is_left_alone(named):
 
 
 def test_a_changed_source_is_written_anew(named):
-    kernel(TINY)
+    loader.kernel(TINY)
     path = named / f"{TINY.name}.py"
     for text in ("raise SystemExit('stale')\n", source(TINY)[:-20], ""):
         path.write_text(text, encoding="utf-8")
@@ -187,8 +188,8 @@ def test_a_changed_source_is_written_anew(named):
 
 
 def test_a_kernel_is_made_once_per_process(named):
-    assert kernel(TINY) is kernel(Variant(1, 1, lanes=1, noise="none"))
-    assert kernel(Variant(2, 1, lanes=1, noise="none")) is not kernel(TINY)
+    assert loader.kernel(TINY) is loader.kernel(Variant(1, 1, lanes=1, noise="none"))
+    assert loader.kernel(Variant(2, 1, lanes=1, noise="none")) is not loader.kernel(TINY)
 
 
 def test_variants_have_names_of_their_own():
