@@ -338,3 +338,20 @@ def test_models_of_timm():
     assert max(defects(model, lambda: model(x).square().sum(), pairs).values()) < 1e-12
     normalised = linear_pairs(timm.models.VisionTransformer(qk_norm=True, **options))
     assert len(normalised) == 2 and "query–key pairs left out" in normalised.notes[0]
+
+
+def test_projections_whose_output_layer_is_elsewhere_are_noted():
+    """BERT's: attention.self has query, key and value, attention.output.dense comes after; pairs by name are exact."""
+    attention = nn.Module()
+    attention.self, attention.output = nn.Module(), nn.Module()
+    for name in ("query", "key", "value"):
+        attention.self.add_module(name, nn.Linear(8, 8))
+    attention.output.dense = nn.Linear(8, 8)
+    found = linear_pairs(attention)
+    assert len(found) == 0 and len(found.notes) == 1
+    assert (
+        found.notes[0].startswith("self: which layer takes what query, key and value give is not known")
+        and "'self.value'" in found.notes[0]
+    )
+    named = linear_pairs(attention, [("self.value", "output.dense", 2)])
+    assert [pair.width for pair in named] == [4, 4]

@@ -18,6 +18,8 @@ from rankfall.torch._projection import Projection, is_plain_linear, projection
 __all__ = ["head_pairs", "multihead_pairs", "projected_pairs"]
 
 _SEPARATE = (("q_proj", "k_proj", "v_proj"), ("q", "k", "v"))
+# BERT and its family, whose output layer is in another module
+_APART = {"query", "key", "value"}
 # outputs in the order [queries; keys; values], each with all its heads
 _STACKED = ("qkv", "qkv_proj", "c_attn", "Wqkv")
 # other orders, which the name does not settle
@@ -100,6 +102,12 @@ def projected_pairs(
     module: every other child or parameter that could stand in between ends the search with a note.
     """
     children = dict(module.named_children())
+    if set(children) >= _APART and all(is_plain_linear(children[name]) for name in _APART):
+        notes.append(
+            f"{place}: which layer takes what query, key and value give is not known (BERT: output.dense); "
+            f"name the pairs, for each layer: ('{place}.value', 'name of the output layer', number of heads)"
+        )
+        return
     separate = next((names for names in _SEPARATE if all(name in children for name in names)), None)
     fused = next((name for name in (*_STACKED, *_INTERLEAVED) if name in children), None)
     out = next((name for name in _OUTPUT if name in children), None)
