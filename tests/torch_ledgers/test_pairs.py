@@ -340,18 +340,50 @@ def test_models_of_timm():
     assert len(normalised) == 2 and "query–key pairs left out" in normalised.notes[0]
 
 
-def test_projections_whose_output_layer_is_elsewhere_are_noted():
-    """BERT's: attention.self has query, key and value, attention.output.dense comes after; pairs by name are exact."""
+def apart(heads=2):
+    """As in BERT: one child has query, key and value, the other the output layer."""
     attention = nn.Module()
     attention.self, attention.output = nn.Module(), nn.Module()
     for name in ("query", "key", "value"):
         attention.self.add_module(name, nn.Linear(8, 8))
+    attention.self.dropout = nn.Dropout(0.1)
     attention.output.dense = nn.Linear(8, 8)
-    found = linear_pairs(attention)
-    assert len(found) == 0 and len(found.notes) == 1
-    assert (
-        found.notes[0].startswith("self: which layer takes what query, key and value give is not known")
-        and "'self.value'" in found.notes[0]
-    )
-    named = linear_pairs(attention, [("self.value", "output.dense", 2)])
+    if heads:
+        attention.self.num_attention_heads = heads
+    return attention
+
+
+def test_projections_whose_output_layer_is_apart():
+    found = linear_pairs(apart())
+    assert [pair.name for pair in found] == ["value-output[0]", "value-output[1]"]
+    assert "query–key pairs left out" in found.notes[0]
+    assert [pair.kind for pair in linear_pairs(apart(), query_key=True)] == ["value-output"] * 2 + ["query-key"] * 2
+    unknown = linear_pairs(apart(heads=None))
+    assert not unknown and "number of heads is not known" in unknown.notes[0]
+    assert "('self.value', 'output.dense', number of heads)" in unknown.notes[0]
+    model = apart()
+    model.self.distance_embedding = nn.Embedding(7, 4)
+    assert not linear_pairs(model) and "distance_embedding may stand in between" in linear_pairs(model).notes[0]
+    assert "do not fit 3 heads" in linear_pairs(apart(heads=3)).notes[0]
+    named = linear_pairs(apart(heads=None), [("self.value", "output.dense", 2)])
     assert [pair.width for pair in named] == [4, 4]
+
+
+def test_projections_without_an_output_layer_are_noted():
+    attention = apart().self
+    found = linear_pairs(attention)
+    assert not found and "which layer takes what query, key and value give is not known" in found.notes[0]
+
+
+def test_bert_of_transformers():
+    pytest.importorskip("transformers")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from transformers import BertConfig, BertForMaskedLM
+
+        shape = {"hidden_size": 8, "intermediate_size": 12, "num_attention_heads": 2, "num_hidden_layers": 2}
+        bert = shaken(BertForMaskedLM(BertConfig(vocab_size=11, max_position_embeddings=8, **shape))).eval()
+    pairs = linear_pairs(bert)
+    assert len(pairs) == 8 and not pairs.notes
+    x = torch.randint(0, 11, (4, 6))
+    assert max(defects(bert, lambda: bert(x, labels=x).loss, pairs).values()) < 1e-12

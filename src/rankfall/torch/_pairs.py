@@ -10,6 +10,7 @@ import torch
 from rankfall.errors import InvalidInput
 from rankfall.torch._adapters import adapter_pairs
 from rankfall.torch._attention import multihead_pairs, projected_pairs
+from rankfall.torch._attention_apart import apart_pairs, projections_apart
 from rankfall.torch._chains import chain_pairs, is_plain_sequential
 from rankfall.torch._named import named_pair
 from rankfall.torch._pair import LinearPair
@@ -97,7 +98,12 @@ def linear_pairs(
                 found += chain_pairs(place, module, notes)
             inside.update(child for child in module.modules() if child is not module)
         else:
-            found += projected_pairs(place, module, notes, query_key)
+            apart = projections_apart(module)
+            if apart is not None:
+                found += apart_pairs(place, module, notes, query_key)
+                inside.add(module.get_submodule(apart))
+            elif module not in inside:
+                found += projected_pairs(place, module, notes, query_key)
             found += adapter_pairs(place, module, notes)
     kept = _without_shared(model, found, notes)
     _check(kept)
