@@ -70,6 +70,7 @@ def pair(passed, error, note=""):
 def test_the_rank_of_the_product(noisy, passed, words):
     verdict = of(claims("X", {"gd": arm(QUIET[: len(noisy)]), "label-noise": arm(noisy)}), "against gradient descent")
     assert verdict.passed is passed and words in verdict.note
+    assert verdict.negative is words.startswith("does not hold")
     assert verdict.n_checked == np.isfinite(noisy).all(1).sum()
     if verdict.n_checked:
         shares = np.mean(noisy, axis=1) / 7.0

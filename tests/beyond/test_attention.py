@@ -139,7 +139,7 @@ def test_what_is_claimed_of_the_determinant():
     # a rate without noise that is a little too high, or noise that comes to rest: an honest negative, no failure
     for quiet, loud in ((_falling(0.2, 0.0045), noisy), (_falling(0.2, 0.002), _falling(0.2, 0.0))):
         (verdict,) = ledger_claims({"gd": quiet, "label-noise": loud})
-        assert verdict.passed is None and verdict.note.startswith("does not hold here")
+        assert verdict.status == "NO" and verdict.note.startswith("does not hold here")
     assert ledger_claims({"gd": noisy}) == []
     assert ledger_claims({"gd": noisy, "label-noise": _falling(0.2, 0.2, "interrupted at step 3")}) == []
 

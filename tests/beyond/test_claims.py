@@ -60,6 +60,7 @@ def test_outcomes(quiet, noisy, outcome, words):
     assert verdict.passed is (True if outcome == "holds" else None)
     assert words in verdict.note and verdict.law == "Toy: rank of the weights"
     assert ("does not hold here" in verdict.note) is (outcome not in ("holds", "open"))
+    assert verdict.negative is (outcome not in ("holds", "open"))
     assert (verdict.error == 0.0) is (outcome in ("holds", "open") and verdict.n_checked > 0)
     # the claims of the things that are not there are left out
     assert [each.law for each in _claims.claims(experiment(), results)] == [verdict.law]

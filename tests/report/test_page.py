@@ -148,3 +148,21 @@ def test_command_reads_as_typed():
 @pytest.mark.parametrize("value, expected", [(None, "—"), (float("nan"), "—"), (-1e-300, "−1e−300"), (3, "3")])
 def test_numbers(value, expected):
     assert page.number(value) == expected
+
+
+def test_what_does_not_hold_and_need_not_is_no_failure():
+    no = Verdict("a claim", "the rank falls", 0.9, 1.0, 0.1, 0.0, None, negative=True)
+    assert no.status == "NO" and no.to_dict()["status"] == "NO" and str(no).startswith("NO a claim")
+    text = render_page(make_page(claims=[verdict(True), no, no], tables=[]))
+    assert "1 of 3 checks passed, none failed, 2 do not hold and need not." in text
+    assert text.count('class="mark no"') == 2 and 'class="mark undecided"' not in text
+    text = render_page(make_page(claims=[no], tables=[]))
+    assert "None of 1 checks passed, none failed, 1 does not hold and need not." in text
+
+
+def test_the_figure_comes_before_a_table_of_many_screens():
+    figure = b'<?xml version="1.0"?><svg width="1" height="1"></svg>'
+    for count, first in ((3, "What is claimed"), (13, ">Figure<")):
+        text = render_page(make_page(claims=[verdict(True)] * count, figure=figure))
+        second = {"What is claimed": ">Figure<", ">Figure<": "What is claimed"}[first]
+        assert text.index(first) < text.index(second)

@@ -30,7 +30,7 @@ def print_verdicts(verdicts: Iterable[Verdict]) -> None:
         head, *details = line.split(" | ")
         status, _, statement = head.partition(" ")
         text = textwrap.fill(f"{status} {statement}", wide, subsequent_indent=_INDENT)
-        typer.secho(status, fg=_COLOURS[verdict.passed], bold=True, nl=False)
+        typer.secho(status, fg="white" if verdict.negative else _COLOURS[verdict.passed], bold=True, nl=False)
         typer.echo(text.removeprefix(status))
         for detail in details:
             typer.secho(textwrap.fill(detail, wide, initial_indent=_INDENT, subsequent_indent=_INDENT), dim=True)

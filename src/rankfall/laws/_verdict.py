@@ -29,6 +29,8 @@ class Verdict:
         time: Save time of the worst save point, NaN if there is none.
         errors: Error of each replicate at its worst save point, NaN where nothing was checked.
         tolerances: The tolerance that belongs to each of `errors`.
+        negative: The answer is a measured No, to a question that may be answered either way: no failure, `passed` is
+            None.
 
     Example:
         >>> from rankfall.laws import Verdict
@@ -49,11 +51,12 @@ class Verdict:
     time: float = math.nan
     errors: np.ndarray = field(default_factory=lambda: np.empty(0), repr=False)
     tolerances: np.ndarray = field(default_factory=lambda: np.empty(0), repr=False)
+    negative: bool = False
 
     @property
     def status(self) -> str:
-        """PASS, FAIL or UNDECIDED."""
-        return {True: "PASS", False: "FAIL", None: "UNDECIDED"}[self.passed]
+        """PASS, FAIL, NO (a claim that does not hold and need not) or UNDECIDED."""
+        return {True: "PASS", False: "FAIL", None: "NO" if self.negative else "UNDECIDED"}[self.passed]
 
     def __str__(self) -> str:
         line = f"{self.status} {self.law}: {self.statement}"

@@ -42,7 +42,8 @@ def render_index(title: str, lead: str, entries: Sequence[Entry], command: str) 
     for entry in entries:
         each = tally(entry.verdicts)
         parts = [f"{each['passed']} of {len(entry.verdicts)} checks passed"]
-        parts += [f"{each[name]} {name}" for name in ("failed", "undecided") if each[name]]
+        words = {"failed": "failed", "negative": "not holding, which is no failure", "undecided": "undecided"}
+        parts += [f"{each[name]} {word}" for name, word in words.items() if each[name]]
         shown.append({**vars(entry), "counts": ", ".join(parts), "verdicts": entry.claims})
     return template_named("index.html.j2").render(
         title=title,

@@ -93,9 +93,9 @@ def template_named(name: str) -> jinja2.Template:
 
 def tally(verdicts: Iterable[Verdict]) -> dict[str, int]:
     """Count the verdicts by outcome."""
-    counts = {"passed": 0, "failed": 0, "undecided": 0}
+    counts = {"passed": 0, "failed": 0, "negative": 0, "undecided": 0}
     for verdict in verdicts:
-        counts[{True: "passed", False: "failed", None: "undecided"}[verdict.passed]] += 1
+        counts[{"PASS": "passed", "FAIL": "failed", "NO": "negative", "UNDECIDED": "undecided"}[verdict.status]] += 1
     return counts
 
 

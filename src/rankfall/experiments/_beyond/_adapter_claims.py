@@ -104,6 +104,7 @@ def _product_rank(title: str, results: Results, without: str, with_noise: str, w
         n_checked=compared,
         note=note.removesuffix("; "),
         errors=shares,
+        negative=measured > _SHARE,
     )
 
 

@@ -127,6 +127,7 @@ def _fall(results: Results) -> list[Verdict]:
             error=max(0.0, share) if falls else math.nan,
             tolerance=FADED,
             passed=True if holds else None,
+            negative=not holds,
             n_checked=len(noisy),
             note="; ".join(
                 [

@@ -1,8 +1,8 @@
 """Does the rank fall with label noise and stay without? One verdict for every experiment and thing, negatives included.
 
 The claim is a theorem for linear networks and a question elsewhere. So a verdict is PASS where both halves hold and
-UNDECIDED, never FAIL, where one does not, and its note then says which, beginning with "does not hold here". FAIL is
-kept for exact laws (an experiment's `extra_claims`).
+NO, never FAIL, where one does not, and its note then says which, beginning with "does not hold here"; UNDECIDED where
+seeds disagree or are too few. FAIL is kept for exact laws (an experiment's `extra_claims`).
 """
 
 from __future__ import annotations
@@ -126,6 +126,7 @@ def claim(experiment: Experiment, results: Results, thing: str) -> Verdict | Non
         n_checked=found.compared,
         note="; ".join(filter(None, [sentences[found.outcome] + also, ", ".join(numbers)])),
         errors=found.noisy,
+        negative=found.outcome not in ("holds", "open"),
     )
 
 

@@ -104,7 +104,7 @@ def general_notes(experiments: Sequence[Experiment], results: Mapping[str, Resul
     """How to read the verdicts, and the seeds that diverged."""
     notes = [
         "The claim is a theorem for two-layer linear networks and a question here. Where it does not hold, its verdict "
-        "is undecided and says “does not hold here”: that is a result, not a failure; only exact laws can fail.",
+        "says so: that is a result, not a failure; only exact laws can fail.",
     ]
     lost = [
         f"{each.title}, {arm}: {', '.join(gone)}"
