@@ -215,7 +215,14 @@
   // And the size of the page's letters, which makes the browser work out all styles again; the labels here are in pixels.
   try {
     Bokeh.require("core/visuals/visual").VisualProperties.prototype._get_css_value = () => "";
-    Object.defineProperty(Bokeh.require("models/plots/plot_canvas").PlotView.prototype, "base_font_size", { get: () => 13 });
+    const plot = Bokeh.require("models/plots/plot_canvas").PlotView.prototype, paint = plot._actual_paint;
+    Object.defineProperty(plot, "base_font_size", { get: () => 13 });
+    plot._actual_paint = function (...given) {
+      const result = paint.apply(this, given);
+      if (this.model.name === "log_det") painted();
+      return result;
+    };
+    state.watched = typeof paint === "function";
   } catch { /* slower, that is all */ }
   async function begin() {
     const views = await Bokeh.embed.embed_items({}, items);
@@ -228,8 +235,9 @@
       showStatus(news);
       if (scaled && film.count) { showSingular(); showGuard("singular"); }
       if (news.draw) draw(news.draw, !news.running);
-      // Bokeh paints in the next animation frame; the one after that tells that it has.
-      requestAnimationFrame(() => requestAnimationFrame(painted));
+      // Where painting cannot be watched: Bokeh paints in the next animation frame, the one after that tells that it has.
+      if (!news.draw || !state.watched) requestAnimationFrame(() => requestAnimationFrame(painted));
+      else setTimeout(painted, 400);  // in case that nothing has changed, and a plot need not be painted
     };
     status.connect(status.properties.data.change, read);
     applyTheme();
