@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from rankfall.cli._plot_sweep import draw_sweep
+from rankfall.cli._plot_sweep import draw_sweep, sweep_page
 
 __all__ = ["plot"]
 
@@ -18,7 +18,10 @@ _SWEEPS = "Of a sweep"
 def plot(
     file: Annotated[Path, typer.Argument(metavar="RUN", help="A run (NetCDF) or the results of a sweep (Zarr).")],
     out: Annotated[
-        Path | None, typer.Option(help="Figure; its ending chooses .svg, .png or .pdf.", show_default="RUN.svg")
+        Path | None,
+        typer.Option(
+            help="Figure; its ending chooses .svg, .png or .pdf. Of a sweep also a page, .html.", show_default="RUN.svg"
+        ),
     ] = None,
     columns: Annotated[int, typer.Option(min=1, max=2, help="Width of one or two columns of a paper.")] = 2,
     learning: Annotated[
@@ -63,6 +66,8 @@ def plot(
             a heat map; cells that failed or are missing are hatched
         rankfall plot results.zarr --y final_loss --color width --at depth=2
             lines with bands of two standard errors
+        rankfall plot results.zarr --out results.html
+            a page: figures, all cells in a table, what failed and why
     """
     import rankfall as rf
     from rankfall._files import write_atomically
@@ -72,12 +77,19 @@ def plot(
 
     target = file.with_suffix(".svg") if out is None else out
     file_format = target.suffix.lower().removeprefix(".")
-    if file_format not in ("svg", "png", "pdf"):
-        raise rf.InvalidInput(f"--out must end in .svg, .png or .pdf, got {target}.")
+    page = file_format in ("html", "htm") and file.is_dir()
+    if file_format not in ("svg", "png", "pdf") and not page:
+        endings = ".svg, .png, .pdf or .html" if file.is_dir() else ".svg, .png or .pdf"
+        raise rf.InvalidInput(f"--out must end in {endings}, got {target}.")
     width: Literal[1, 2] = 1 if columns == 1 else 2
     if file.is_dir():
         if learning:
             raise rf.InvalidInput("--learning is for a run of gradient flow, and this is a folder.")
+        if page:
+            chosen = {"x": x, "y": y, "color": color, "panels": panels or (), "at": at or ()}
+            write_atomically(target, sweep_page(file, target, chosen))
+            typer.echo(f"Page: {target}")
+            return
         figure = draw_sweep(file, x=x, y=y, color=color, panels=panels or (), at=at or (), columns=width)
         write_atomically(target, render_figure(figure, file_format))
         typer.echo(f"Figure: {target}")

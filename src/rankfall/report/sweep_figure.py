@@ -58,7 +58,7 @@ def sweep_figure(
 
 
 def _title(results: xr.Dataset, chosen: Choice) -> str:
-    words = str(results[chosen.quantity].attrs.get("long_name", chosen.quantity.replace("_", " ")))
+    words = _harmless(results[chosen.quantity].attrs.get("long_name", chosen.quantity.replace("_", " ")))
     name = _study_name(results.attrs)
     return f"{name}: {words}" if name else words[:1].upper() + words[1:]
 
@@ -68,5 +68,9 @@ def _study_name(attributes: Mapping[Any, Any]) -> str:
         name = json.loads(attributes["study"])["name"]
     except (KeyError, TypeError, ValueError):
         return ""
-    # a figure is no place for a formula or a control character that somebody put into a name
-    return "".join(letter for letter in str(name) if letter.isprintable() and letter != "$")[:80]
+    return _harmless(name)[:80]
+
+
+def _harmless(text: Any) -> str:
+    """A figure is no place for a formula or a control character that somebody put into a name."""
+    return "".join(letter for letter in str(text) if letter.isprintable() and letter != "$")
