@@ -55,6 +55,11 @@ def test_help_shows_examples_and_exit_codes(command):
     assert "[bold]" not in text
 
 
+def test_help_names_extras_whole():
+    """In help texts [explore] would be a tag, of which nothing is shown."""
+    assert "pip install 'rankfall[explore]'" in plain(run("explore", "--help").stdout)
+
+
 def test_help_of_reproduce_states_the_defaults():
     text = plain(run("reproduce", "--help").stdout)
     for default in ("420", "0 and 2", "rankfall-report", "64", "1000"):

@@ -24,11 +24,11 @@ def explore(
         typer.Option(metavar="HOST:PORT", help="Name under which others open the page; again for several."),
     ] = None,
 ) -> None:
-    """Open a page on which the effect can be seen: drag the noise and watch the small singular values die.
+    r"""Open a page on which the effect can be seen: drag the noise and watch the small singular values die.
 
     Runs are simulated while they are drawn, each law has its light, and what you see can be downloaded: the run, the
-    figure, the Python. Needs the extra: pip install 'rankfall[explore]'. The first time kernels are compiled, a minute
-    or two. Only this computer can open the page, unless told otherwise. Ctrl-C ends it.
+    figure, the Python. Needs the extra: pip install 'rankfall\[explore]'. The first time kernels are compiled, a
+    minute or two. Only this computer can open the page, unless told otherwise. Ctrl-C ends it.
 
     [bold]Examples[/bold]
 

@@ -82,11 +82,12 @@ def check_sum(run: xr.Dataset | Reading, problem: Problem | None = None) -> Verd
     """Check Σ log R_ii of every replicate at every save point against the sum rule.
 
     Tolerance, in the notation of `rankfall.laws._rounding`: a step rounds each entry of the frame p + k + 2 times,
-    which moves log |det F| by u √((p+k+2)/3) κ with κ = √(p+k) e^{2·4·‖H‖}, since the columns were orthonormal at most
-    16 steps before and the increments H of random sign have moved them by about √16 ‖H‖; a decomposition rounds like
-    p + k more steps. These deviations are independent, and six of them are allowed. The row factors of the step are
-    rounded once and applied at every step, and so are, without noise, all roundings. The sums themselves are rounded at
-    every decomposition. Ledgers add their own rounding, see `rankfall.laws.ledger`.
+    which moves log |det F| by u √((p+k+2)/3) κ with κ = √(p+k) e^{2·4·‖H‖}, since the columns were orthonormal at
+    most 16 steps before and the increments H of random sign (`_increments`) have moved them by about √16 ‖H‖; a
+    decomposition rounds like p + k more steps. These deviations are independent, and six of them are allowed. The
+    row factors of the step are rounded once and applied at every step, and so are, without noise, all roundings.
+    The sums themselves are rounded at every decomposition. Ledgers add their own rounding, see
+    `rankfall.laws.ledger`.
 
     Raises:
         NotARun: `run` is not a run.
@@ -100,16 +101,19 @@ def check_sum(run: xr.Dataset | Reading, problem: Problem | None = None) -> Verd
         )
     growth = np.asarray(reading.run["log_growth"].transpose("replicate", "time", "mode").values, dtype=np.float64)
     n, u, steps = reading.rows, _rounding.UNIT, reading.steps
-    kappa = np.sqrt(n) * np.exp(2.0 * np.sqrt(_INTERVAL) * _largest_increment(reading))[:, None]
-    alike = n + 1.0 if not isinstance(reading.method, GradientDescent) else (n + 1.0) * np.sqrt(n) * kappa
+    kappa = np.sqrt(n) * np.exp(2.0 * np.sqrt(_INTERVAL) * _increments(reading))
+    alike = np.full(steps.shape, n + 1.0)
+    if isinstance(reading.method, GradientDescent):
+        alike *= np.sqrt(n) * kappa
     decompositions = 1.0 + steps / _INTERVAL
-    with np.errstate(invalid="ignore"):
+    work = np.diff(steps + n * decompositions, axis=1, prepend=0.0)
+    with np.errstate(invalid="ignore", over="ignore"):
         size = np.maximum.accumulate(np.abs(growth).max(axis=-1), axis=1)
-    tolerance = (
-        6.0 * u * np.sqrt((n + 2) / 3) * kappa * np.sqrt(steps + n * decompositions)
-        + u * alike * steps
-        + u * n * size * np.sqrt(decompositions)
-    )
+        tolerance = (
+            6.0 * u * np.sqrt((n + 2) / 3) * np.sqrt(np.cumsum(kappa**2 * work, axis=1))
+            + u * np.cumsum(alike * np.diff(steps, axis=1, prepend=0.0), axis=1)
+            + u * n * size * np.sqrt(decompositions)
+        )
     if reading.is_descent or reading.is_euler:
         predicted = 0.5 * reading.values("ledger_log_det")
         statement = "Σ log R_ii = Σ log |det((1−ηλ)I + Ĥ)| over the steps"
@@ -133,10 +137,30 @@ def check_sum(run: xr.Dataset | Reading, problem: Problem | None = None) -> Verd
     )
 
 
-def _largest_increment(reading: Reading) -> np.ndarray:
+def _increments(reading: Reading) -> np.ndarray:
+    """‖H‖_F in the steps before each save point: recorded, or twice what loss and noise make of it on average.
+
+    A descent has ‖η (C − ΣW)‖² ≤ 2η² λ₁(Σ)(L − L_min) for the squared loss; a batch of one sample has tr Σ in the place
+    of λ₁, and label noise adds η² k δ tr(Σ)/b. The other losses have residuals of at most √2. Nothing is taken to be
+    below 0.3.
+    """
+    shape = reading.steps.shape
     if "largest_increment" in reading.run:
-        return np.nan_to_num(np.asarray(reading.run["largest_increment"].values, dtype=np.float64), nan=_INCREMENT)
-    return np.full(len(reading.outcomes), _INCREMENT)
+        largest = np.asarray(reading.run["largest_increment"].values, dtype=np.float64)
+        return np.broadcast_to(np.nan_to_num(largest, nan=_INCREMENT)[:, None], shape)
+    if not reading.is_descent:
+        return np.full(shape, _INCREMENT)
+    method, problem = reading.method, reading.problem
+    excess = np.ones(shape)
+    if problem.loss == "squared":
+        loss = np.nan_to_num(reading.values("loss"), nan=np.inf)
+        excess = np.maximum(loss, np.concatenate([loss[:, :1], loss[:, :-1]], axis=1))
+    noise = problem.n_outputs * getattr(method, "label_noise", 0.0) / getattr(method, "batch_size", 1)
+    size = (
+        2.0 * float(getattr(method, "step_size", 0.0)) * np.sqrt(np.trace(problem.covariance) * (2.0 * excess + noise))
+    )
+    # e^{8·40}, squared, is finite, and far beyond every resolution.
+    return np.clip(size, _INCREMENT, 40.0)
 
 
 @dataclass(frozen=True, eq=False)
