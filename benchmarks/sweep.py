@@ -107,7 +107,7 @@ def measure(*, quick: bool) -> dict[str, object]:
         "goals": {"overhead_ms": OVERHEAD_GOAL_MS, "opening_s": OPENING_GOAL_S, "scaling": SCALING_GOAL},
     }
     results["sizes"] = _sizes(((10, 10), (30, 30)) if quick else ((10, 10), (20, 50), (100, 100)))
-    results["scaling"] = _scaling(rounds=1 if quick else 5, cells=16 if quick else 30)
+    results["scaling"] = _scaling(rounds=1 if quick else 5, cells=16 if quick else 60)
     results["dask"] = _dask(cells=500 if quick else 10_000)
     return {**results, "load_after": load()}
 
