@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import figures, monitor_page, scan_page
+from benchmarks import figures, monitor_page, scan_page, sweep_page
 
 Results = dict[str, Any]
 
@@ -55,6 +55,7 @@ def text(results: Path) -> str:
         ("memory", _memory),
         ("scan", scan_page.section),
         ("monitor", monitor_page.section),
+        ("sweep", sweep_page.section),
         ("compilation", _compilation),
     ]
     parts = []
