@@ -64,12 +64,12 @@ def test_a_scheduler_file_a_client_and_a_cluster_object(two_workers):
 def test_a_cell_that_kills_every_worker_fails_alone(tmp_path):
     (tmp_path / "deaths").mkdir()
     study = ActingStudy(12, special={5: {"dies": 99, "folder": str(tmp_path / "deaths")}})
-    # Workers without a nanny, so that the fifth lives on whatever the order.
-    with cluster(tmp_path, workers=5) as found:
+    # Workers without a nanny: four die with the cell and others that waited behind it, four more with the cell alone.
+    with cluster(tmp_path, workers=9) as found:
         results = by_key(in_dask(study.cells(), job(), found.address))
     cells = list(study.cells())
     assert results[cells[5].key].status == "failed"
-    assert "the worker died 4 times" in results[cells[5].key].reason
+    assert "the worker died 4 times at this cell alone" in results[cells[5].key].reason
     assert all(same(results[cell.key], cell) for cell in cells if cell is not cells[5])
 
 

@@ -9,6 +9,7 @@ import secrets
 import time
 import warnings
 from asyncio import CancelledError
+from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -80,6 +81,10 @@ class _Rounds:
         # Names of our own: tasks of an earlier run that was killed may still be under way.
         self._run = secrets.token_hex(4)
         self._under_way: dict[str, Cell] = {}
+        # Dask counts a death against every cell that waited at the worker. So a cell that it gives up is tried once
+        # more, with no other beside it; the second time it is its own fault.
+        self._suspects: deque[Cell] = deque()
+        self._alone = ""
         self._finished = _distributed().as_completed(loop=client.loop)
         self._threads, self._looked = 0, -_SECONDS_BETWEEN_LOOKS
         self._unusable = ""
@@ -91,7 +96,9 @@ class _Rounds:
                 self._look()
                 self._hand_out(cells)
                 if not self._under_way:
-                    return
+                    if not self._suspects:
+                        return
+                    self._hand_out_alone()
                 futures = self._finished.next_batch(block=False)
                 if not futures:
                     self._check_connection()
@@ -120,6 +127,14 @@ class _Rounds:
         self._under_way |= batch
         self._finished.update(futures)
 
+    def _hand_out_alone(self) -> None:
+        cell = self._suspects.popleft()
+        self._alone = f"rankfall-{self._run}-{cell.key}-alone"
+        self._under_way[self._alone] = cell
+        self._finished.add(
+            self._client.submit(self._task, write_cell(cell), common=self._common, key=self._alone, pure=False)
+        )
+
     def _take_in(self, futures: list[Any]) -> list[CellResult]:
         results = []
         finished = {}
@@ -128,7 +143,12 @@ class _Rounds:
             if status == "cancelled":
                 raise self._lost(None)
             if status == "error":
-                results.append(self._failed(self._under_way.pop(future.key), future.exception()))
+                cell, error = self._under_way.pop(future.key), future.exception()
+                if type(error).__name__ == "KilledWorker" and future.key != self._alone:
+                    self._suspects.append(cell)
+                    self._job.tell("workers died with a cell; it is tried once more at the end, alone")
+                else:
+                    results.append(self._failed(cell, error))
             elif status == "finished":
                 finished[future.key] = future
             else:  # its result was lost with a worker, and Dask computes it again
@@ -148,7 +168,7 @@ class _Rounds:
     def _failed(self, cell: Cell, error: BaseException) -> CellResult:
         if type(error).__name__ == "KilledWorker":
             deaths = getattr(error, "allowed_failures", 0) + 1
-            return failure(cell, f"the worker died {deaths} times at this cell (lost by Dask); short of memory?")
+            return failure(cell, f"the worker died {deaths} times at this cell alone (lost by Dask); short of memory?")
         return failure(cell, f"{type(error).__name__}: {error}".splitlines()[0])
 
     def _check_connection(self) -> None:
