@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rankfall.cli._errors import say
+from rankfall.cli._output import check_output
 from rankfall.cli._verdicts import exit_code, print_verdicts
 
 if TYPE_CHECKING:
@@ -40,7 +41,9 @@ def check(
     from rankfall import laws
 
     if html is not None:
-        _check_page(html, len(files), overwrite)
+        if len(files) > 1:
+            raise rf.InvalidInput(f"--html makes the page of one run, got {len(files)}; call it once for each.")
+        check_output(html, overwrite, option="--html", endings=(".html", ".htm"))
 
     records, verdicts = [], []
     for file in files:
@@ -61,21 +64,6 @@ def check(
     if html is not None:
         say(f"Page: {html}")
     raise typer.Exit(exit_code(verdicts))
-
-
-def _check_page(html: Path, runs: int, overwrite: bool) -> None:
-    from rankfall._files import check_folder
-    from rankfall.errors import InvalidInput
-
-    if runs > 1:
-        raise InvalidInput(f"--html makes the page of one run, got {runs}; call it once for each.")
-    if html.suffix.lower() not in (".html", ".htm"):
-        raise InvalidInput(f"--html must end in .html, got {html}.")
-    if not html.parent.is_dir():
-        raise InvalidInput(f"--html: there is no folder {html.parent}.")
-    if html.is_dir() or (html.exists() and not overwrite):
-        raise InvalidInput(f"{html} is there already; choose another name, or --overwrite.")
-    check_folder(html.parent)
 
 
 def _write_page(html: Path, file: Path, verdicts: list[Verdict]) -> None:

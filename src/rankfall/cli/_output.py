@@ -11,20 +11,20 @@ from rankfall.errors import InvalidInput, SimulationInterrupted
 __all__ = ["check_output", "keep_partial"]
 
 
-def check_output(out: Path, overwrite: bool) -> None:
-    """Make sure, before any work, that the NetCDF file can be written and replaces nothing unasked.
+def check_output(out: Path, overwrite: bool, *, option: str = "--out", endings: tuple[str, ...] = (".nc",)) -> None:
+    """Make sure, before any work, that the file of this option can be written and replaces nothing unasked.
 
     Raises:
         InvalidInput: Another ending, no such folder, or a file that is there already.
         OutputError: The folder cannot be written.
     """
-    if out.suffix.lower() != ".nc":
-        raise InvalidInput(f"--out must end in .nc, got {out}.")
+    if out.suffix.lower() not in endings:
+        raise InvalidInput(f"{option} must end in {endings[0]}, got {out}.")
     if not out.parent.is_dir():
-        raise InvalidInput(f"--out: there is no folder {out.parent}.")
+        raise InvalidInput(f"{option}: there is no folder {out.parent}.")
     if out.is_dir() or (out.exists() and not overwrite):
         raise InvalidInput(
-            f"{out} is there already; choose another --out" + ("." if out.is_dir() else ", or --overwrite.")
+            f"{out} is there already; choose another {option}" + ("." if out.is_dir() else ", or --overwrite.")
         )
     check_folder(out.parent)
 

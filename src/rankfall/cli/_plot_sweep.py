@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    import xarray as xr
     from matplotlib.figure import Figure
 
 __all__ = ["draw_sweep", "sweep_page"]
@@ -31,11 +32,17 @@ def draw_sweep(
         NotARun: The folder is no store of a sweep, or damaged.
     """
     import rankfall as rf
+
+    chosen = {"x": x, "y": y, "color": color, "panels": panels, "at": at}
+    return _draw(rf.sweep.open_results(store), store, chosen, columns)
+
+
+def _draw(results: xr.Dataset, store: Path, chosen: Mapping[str, Any], columns: Literal[1, 2]) -> Figure:
+    import rankfall as rf
     from rankfall.report.sweep_figure import sweep_figure
 
-    results = rf.sweep.open_results(store)
     fixed = {}
-    for text in at:
+    for text in chosen["at"]:
         name, equals, value = text.partition("=")
         if not equals or not name or not value:
             raise rf.InvalidInput(f"--at takes AXIS=VALUE, e.g. --at width=8, got {text!r}.")
@@ -43,7 +50,7 @@ def draw_sweep(
             raise rf.InvalidInput(f"--at names {name} twice.")
         fixed[name] = value
     with _damage_told(store):
-        return sweep_figure(results, x=x, y=y, color=color, panels=panels, at=fixed, columns=columns)
+        return sweep_figure(results, **{**chosen, "at": fixed}, columns=columns)
 
 
 # So many results are drawn on a page of which none was named.
@@ -76,7 +83,7 @@ def sweep_page(store: Path, out: Path, chosen: Mapping[str, Any]) -> str:
         if name in results:
             caption = f"{results[name].attrs.get('formula') or name.replace('_', ' ')}. {caption}"
         try:
-            figures.append((draw_sweep(store, **each, columns=2), caption))
+            figures.append((_draw(results, store, each, 2), caption))
         except rf.InvalidInput:
             # What was asked for must be possible; of what was not, a page shows what can be drawn.
             if any(chosen.values()):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -45,8 +44,7 @@ def render_scan_page(scan: Scan) -> str:
     tables = [
         (heading, [_row(scan, layer, headings, start) for layer in layers]) for heading, layers in sections(scan.layers)
     ]
-    # Matplotlib repeats every label in a comment: bytes, and names from the file that nothing has escaped for HTML.
-    figure = re.sub(r"<!--.*?-->", "", inline_svg(render_figure(scan_figure(scan), "svg")), flags=re.DOTALL)
+    figure = inline_svg(render_figure(scan_figure(scan), "svg"))
     return template_named("scan.html.j2").render(
         scan=scan,
         start=start,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -78,9 +77,8 @@ def render_sweep_page(
         failed=status.failed,
         left=status.left,
         total=status.total,
-        # Matplotlib repeats every label in a comment, which nothing has escaped for HTML.
         figures=[
-            (Markup(_without_comments(inline_svg(render_figure(figure, "svg"), prefix=f"f{place}-"))), caption)
+            (Markup(inline_svg(render_figure(figure, "svg"), prefix=f"f{place}-")), caption)
             for place, (figure, caption) in enumerate(figures)
         ],
         axes=axes,
@@ -96,10 +94,6 @@ def render_sweep_page(
         settings=_flat(status.study),
         environment=environment,
     )
-
-
-def _without_comments(svg: str) -> str:
-    return re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
 
 
 def _rows(results: xr.Dataset, axes: Sequence[str], quantities: Sequence[str]) -> list[_Row]:
